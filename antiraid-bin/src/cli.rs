@@ -1,0 +1,415 @@
+//! The command line: what may be asked, and what the exit status means.
+
+use std::error::Error;
+use std::io;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use indicatif::MultiProgress;
+use jiff::Timestamp;
+use tracing_subscriber::EnvFilter;
+use worker_core::{TemplateName, TenantId, ValueError, WorkerError};
+use worker_db::DbError;
+
+use crate::config::{Config, DatabaseUrl, FlagSetting};
+use crate::mistake::Mistakes;
+use crate::output::{Output, complain};
+use crate::recording::{RecordingError, Source};
+use crate::{config_command, kv_command, replay_command, template_command};
+
+const LONG_ABOUT: &str = "\
+Runs Luau moderation templates for Discord guilds, each guild in a sandbox of its own.
+
+Start with a recording of gateway events and a folder of templates:
+
+  antiraid replay --templates examples/templates examples/raid/raid.jsonl";
+
+const AFTER_HELP: &str = "\
+Settings come from four places; the first that has one wins:
+  1. flags                       --workers 2, or --set KEY=VALUE for any setting
+  2. the environment             ANTIRAID_WORKERS=2, ANTIRAID_LIMITS_VM_MEMORY_MIB_MAX=64
+  3. a file                      antiraid.toml here, or --config PATH
+  4. defaults
+`antiraid config` lists every setting, its value, and where that comes from.
+
+Exit status:
+  0  all went well
+  1  a template failed, a check found something, or what was asked for is not there
+  2  the command line, the settings, or a file given has mistakes; all of them are named
+  3  the database, a worker or the output failed";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "antiraid", version, about = "Runs Luau moderation templates for Discord guilds", long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(flatten)]
+    settings: SettingArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The part of the help for what every command takes.
+const SETTINGS: &str = "Settings";
+
+/// Settings that every command takes.
+#[derive(Debug, Args)]
+struct SettingArgs {
+    /// The file with the settings [default: antiraid.toml, if it is there]
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "PATH", env = "ANTIRAID_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// One setting, for example --set limits.vm_memory_mib_max=64; may be repeated
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+    /// What is logged to stderr: error, warn, info, debug, trace, or target=level,…
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "FILTER")]
+    log: Option<String>,
+    /// The database: sqlite:<file>, sqlite::memory: or postgres://… [default: sqlite:antiraid.db; in memory for replay]
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "URL")]
+    db: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Replay(ReplayArgs),
+    /// Check, install, list, pause and remove templates
+    #[command(subcommand)]
+    Template(TemplateCommand),
+    /// Read and write the records of a tenant
+    #[command(subcommand)]
+    Kv(KvCommand),
+    /// Show the settings in force and where each comes from
+    Config(ConfigArgs),
+}
+
+/// Send recorded gateway events through the whole engine, and say what came of it
+///
+/// A recording has one gateway frame a line: {"op":0,"t":"MESSAGE_CREATE","s":1,"d":{…}}. Events go to the templates of
+/// the guild that they name, in the order of the recording.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  antiraid replay --templates examples/templates examples/raid/raid.jsonl
+  antiraid replay --templates my-template --results raid.jsonl | jq .value
+  zcat frames.jsonl.gz | antiraid replay --templates my-template -
+  antiraid replay --templates examples/templates --workers 1 --repeat 10 --json raid.jsonl
+
+The database is in memory and gone afterwards, whatever the settings say, unless --db names one.
+Exit status: 1 if a template failed, 2 for a line that is no frame (what stood before it was replayed).")]
+pub struct ReplayArgs {
+    /// Recordings, read one after the other; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<Source>,
+    /// A template, or a folder of templates; each goes to the tenants that its template.toml names
+    #[arg(long, value_name = "DIR")]
+    pub templates: Option<PathBuf>,
+    /// Worker threads [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+    /// Replay everything so many times
+    #[arg(long, value_name = "K", default_value = "1")]
+    pub repeat: NonZeroU32,
+    /// Events in flight for each worker thread
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub in_flight: NonZeroUsize,
+    /// Print each result as a line of JSON on stdout; the summary goes to stderr
+    #[arg(long)]
+    pub results: bool,
+    /// Print the summary as one JSON document instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can be done with templates.
+#[derive(Debug, Subcommand)]
+pub enum TemplateCommand {
+    /// Say what is wrong with the templates of a folder, with file and line
+    ///
+    /// Reads each template.toml, compiles every file, and follows every require of a literal path. Nothing is run.
+    #[command(after_help = "\
+Example:
+  antiraid template check examples/templates
+
+A template is a folder with template.toml and init.luau:
+  name = \"raid-detector\"                    # its name in each tenant
+  description = \"What it does, in a sentence.\"
+  events = [\"GUILD_MEMBER_ADD\"]              # when it runs
+  capabilities = [\"kv[raid-detector]:*\"]     # what it may do
+  tenants = \"all\"                            # or a list of guild ids
+  error_channel = \"81384788765712384\"        # optional: where its errors go
+  compat = \"2026-11\"                         # optional: the rules of which month it relies on
+  paused = false                             # optional")]
+    Check {
+        /// A template, or a folder of templates
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Install the templates of a folder, or replace those that are installed
+    #[command(after_help = "\
+Examples:
+  antiraid template push my-template --tenant 81384788765712384
+  antiraid template push examples/templates                       # for the tenants that each template.toml lists")]
+    Push {
+        /// A template, or a folder of templates
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// For this tenant, not those of template.toml: a guild id, or user:<id>; may be repeated
+        #[arg(long = "tenant", value_name = "ID")]
+        tenants: Vec<TenantId>,
+    },
+    /// Show what is installed
+    List {
+        /// Of this tenant only; may be repeated
+        #[arg(long = "tenant", value_name = "ID")]
+        tenants: Vec<TenantId>,
+        /// A line of JSON for each template instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keep a template without running it
+    Pause(InstalledArgs),
+    /// Run a paused template again
+    Resume(InstalledArgs),
+    /// Remove a template; its records stay
+    Remove(InstalledArgs),
+}
+
+/// A template that is installed.
+#[derive(Debug, Args)]
+pub struct InstalledArgs {
+    /// The template
+    #[arg(value_name = "NAME")]
+    pub name: TemplateName,
+    /// The tenant that has it: a guild id, or user:<id>; may be repeated
+    #[arg(long = "tenant", value_name = "ID", required = true)]
+    pub tenants: Vec<TenantId>,
+}
+
+/// What can be done with records.
+#[derive(Debug, Subcommand)]
+pub enum KvCommand {
+    /// Print the value of a record
+    ///
+    /// If no record has exactly these scopes, the one last updated is taken of those that have these and more.
+    #[command(after_help = "\
+Example:
+  antiraid kv get joins --tenant 81384788765712384 --scope raid-detector")]
+    Get {
+        /// Its key
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// Whose record, in which scopes.
+        #[command(flatten)]
+        record: ScopedArgs,
+        /// The whole record as a line of JSON, not its value alone
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a record
+    ///
+    /// Without --expires-at and --resume the record loses them, as with `ctx.KV:set`.
+    #[command(after_help = "\
+Examples:
+  antiraid kv set limit 25 --tenant 81384788765712384 --scope raid-detector
+  antiraid kv set words '[\"spam\",\"scam\"]' --tenant 81384788765712384 --scope spam-filter
+  antiraid kv set note '\"text needs quotes\"' --tenant user:7 --scope notes
+  antiraid kv set ban true --tenant user:7 --scope notes --expires-at 2030-01-01T00:00:00Z")]
+    Set {
+        /// Its key
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// Its value, as JSON
+        #[arg(value_name = "JSON", allow_hyphen_values = true)]
+        value: String,
+        /// Whose record, in which scopes.
+        #[command(flatten)]
+        record: ScopedArgs,
+        /// When it expires, in RFC 3339
+        #[arg(long, value_name = "TIME")]
+        expires_at: Option<Timestamp>,
+        /// Send KeyResume for it whenever the tenant's templates are loaded
+        #[arg(long)]
+        resume: bool,
+    },
+    /// List records, or without --scope the scopes that there are
+    List {
+        /// Which keys: % is any run of characters, _ one, \ makes the next one literal; case does not count
+        #[arg(value_name = "PATTERN", default_value = "%")]
+        pattern: String,
+        /// The tenant: a guild id, or user:<id>
+        #[arg(long, value_name = "ID")]
+        tenant: TenantId,
+        /// A scope that the records have, with others or alone; may be repeated
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// A line of JSON for each record instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a record
+    ///
+    /// If no record has exactly these scopes, the only one that has these and more is taken; several are refused.
+    Delete {
+        /// Its key
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// Whose record, in which scopes.
+        #[command(flatten)]
+        record: ScopedArgs,
+    },
+}
+
+/// Whose record, in which scopes.
+#[derive(Debug, Args)]
+pub struct ScopedArgs {
+    /// The tenant: a guild id, or user:<id>
+    #[arg(long, value_name = "ID")]
+    pub tenant: TenantId,
+    /// A scope of the record; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE", required = true)]
+    pub scopes: Vec<String>,
+}
+
+/// How `antiraid config` prints.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// As a JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a command ended that could do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All went well.
+    Good,
+    /// A template failed, a check found something, or what was asked for is not there.
+    Bad,
+}
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// What was given has mistakes.
+    #[error("{count} to correct\n{0}", count = .0.iter().len())]
+    Mistakes(Mistakes),
+    /// Flags that do not go together.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// A recording that cannot be read on.
+    #[error(transparent)]
+    Recording(RecordingError),
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] DbError),
+    /// A worker did not start.
+    #[error("the workers cannot be started")]
+    Workers(#[source] WorkerError),
+    /// Workers failed in a way that is not the templates' fault.
+    #[error("{0} events were lost by the workers; the log above says why, --log info says more")]
+    EventsLost(u64),
+    /// A value for a record that is not one.
+    #[error("{0}; a value is JSON, and text needs quotes of its own: '\"text\"'")]
+    BadValue(ValueError),
+    /// Standard output failed, other than by its reader's going away.
+    #[error("the output cannot be written")]
+    Output(#[from] io::Error),
+    /// Something that every command stands on is missing.
+    #[error("the runtime cannot be started")]
+    Runtime(#[source] io::Error),
+}
+
+impl From<Mistakes> for CommandError {
+    fn from(mistakes: Mistakes) -> Self {
+        Self::Mistakes(mistakes)
+    }
+}
+
+impl CommandError {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Store(DbError::NotFound(_)) => 1,
+            Self::Store(error) if error.is_callers_fault() || matches!(error, DbError::BadUrl { .. }) => 2,
+            Self::Mistakes(_) | Self::Usage(_) | Self::Recording(_) | Self::BadValue(_) => 2,
+            Self::Store(_) | Self::Workers(_) | Self::EventsLost(_) | Self::Output(_) | Self::Runtime(_) => 3,
+        }
+    }
+}
+
+/// Runs the program with its own arguments.
+pub fn main() -> ExitCode {
+    // Clap prints help and its own mistakes, and ends with status 0 and 2.
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Bad) => ExitCode::from(1),
+        Err(error) => {
+            complain(format_args!("antiraid: {}", chain(&error)));
+            ExitCode::from(error.status())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Outcome, CommandError> {
+    let (config, effective) = Config::load(cli.settings.config.as_deref(), &cli.flag_settings())?;
+    let bars = MultiProgress::new();
+    crate::log::start(EnvFilter::new(&config.log_filter), &bars);
+    let mut output = Output::stdout();
+    // One thread for the program itself: what is heavy has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)?;
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Config(args) => config_command::run(&args, &effective, &mut output),
+            Command::Template(command) => template_command::run(command, &config, &mut output).await,
+            Command::Kv(command) => kv_command::run(command, &config, &mut output).await,
+            Command::Replay(args) => {
+                let database =
+                    cli.settings.db.as_ref().map_or_else(DatabaseUrl::memory, |_| config.database_url.clone());
+                replay_command::run(args, &config, &database, &bars, &mut output).await
+            }
+        }
+    });
+    // A read of standard input cannot be cancelled; it must not keep the program from ending.
+    runtime.shutdown_background();
+    output.flush()?;
+    outcome
+}
+
+impl Cli {
+    /// The flags that are settings, weakest first.
+    fn flag_settings(&self) -> Vec<FlagSetting> {
+        let mut flags: Vec<_> = (self.settings.set.iter())
+            .map(|(key, value)| FlagSetting { flag: format!("--set {key}"), key: key.clone(), value: value.clone() })
+            .collect();
+        let mut flag = |flag: &str, key: &str, value: Option<&String>| {
+            flags.extend(value.map(|value| FlagSetting { flag: flag.into(), key: key.into(), value: value.clone() }));
+        };
+        flag("--log", "log.filter", self.settings.log.as_ref());
+        flag("--db", "database.url", self.settings.db.as_ref());
+        if let Command::Replay(args) = &self.command {
+            flag("--workers", "workers", args.workers.as_ref());
+        }
+        flags
+    }
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, for example workers=2")?;
+    if key.split('.').any(|part| part.trim().is_empty()) {
+        return Err(format!("`{key}` is not the name of a setting; `antiraid config` lists them"));
+    }
+    Ok((key.into(), value.into()))
+}
+
+/// The error and all that caused it, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

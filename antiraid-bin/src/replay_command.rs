@@ -1,0 +1,174 @@
+//! `antiraid replay`: a recording through the whole engine.
+
+use std::collections::HashSet;
+use std::io::{self, IsTerminal};
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use worker_core::{TenantId, WorkerLike};
+use worker_db::{DbError, WorkerDb};
+
+use crate::cli::{CommandError, Outcome, ReplayArgs};
+use crate::config::{Config, DatabaseUrl};
+use crate::output::{Output, complain};
+use crate::recording::{Batch, Source, read_ahead};
+use crate::replay::{Ending, Replay};
+use crate::replay_report::{Report, Run};
+use crate::template_dir::{FolderTemplate, read_templates};
+use crate::{engine, store};
+
+/// How long workers may take to end in good order: a background thread of a template may sleep for long.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs the command.
+pub async fn run(
+    args: ReplayArgs,
+    config: &Config,
+    database: &DatabaseUrl,
+    bars: &MultiProgress,
+    output: &mut Output,
+) -> Result<Outcome, CommandError> {
+    check_sources(&args)?;
+    let templates = match &args.templates {
+        Some(dir) => read_templates(dir, &config.limits.templates)?,
+        None => Vec::new(),
+    };
+    let db = store::open(database, &config.limits).await?;
+    let mut loader = Loader { db: &db, templates, tenants: HashSet::new(), loaded: 0 };
+    loader.look_ahead(&args.files).await?;
+
+    let in_flight_max = in_flight_max(&args, config);
+    let workers = engine::start(config, &db, in_flight_max).await.map_err(CommandError::Workers)?;
+    let bar = progress_bar(&args, bars);
+    let started = Instant::now();
+    let (tally, ending) = Replay::new(&workers, in_flight_max.get(), args.results.then_some(&mut *output))
+        .run(read_ahead(args.files, args.repeat), tokio::signal::ctrl_c(), async |batch| {
+            bar.inc(batch.bytes);
+            loader.meet(batch).await.map_err(CommandError::Store)
+        })
+        .await?;
+    let elapsed = started.elapsed();
+    bar.finish_and_clear();
+
+    // A worker that does not answer has nothing to report; what it lost is in the tally.
+    let stats = workers.stats().await.unwrap_or_default();
+    end(&workers).await;
+    db.close().await;
+    let report = tally.report(Run {
+        interrupted: matches!(ending, Ending::Interrupted),
+        elapsed,
+        workers: config.workers.get(),
+        tenants: loader.tenants.len(),
+        templates_loaded: loader.loaded,
+        stats,
+    });
+    print(&report, args.json, args.results, output)?;
+    outcome(&report, ending)
+}
+
+/// What is read more than once, or twice over, must be files.
+fn check_sources(args: &ReplayArgs) -> Result<(), CommandError> {
+    let streams = args.files.iter().filter(|source| matches!(source, Source::Stdin)).count();
+    if streams > 1 {
+        return Err(CommandError::Usage("standard input (-) can be given once"));
+    }
+    if streams > 0 && args.repeat.get() > 1 {
+        return Err(CommandError::Usage("standard input (-) can be read once; --repeat needs files"));
+    }
+    Ok(())
+}
+
+/// Not more than the shortest queue has room for, so that no event of the replay is ever refused.
+fn in_flight_max(args: &ReplayArgs, config: &Config) -> NonZeroUsize {
+    let wanted = args.in_flight.saturating_mul(config.workers);
+    let room = config.limits.tenant_queue_max.min(config.limits.worker_queue_max);
+    wanted.min(NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN))
+}
+
+fn progress_bar(args: &ReplayArgs, bars: &MultiProgress) -> ProgressBar {
+    let style = |template| {
+        ProgressStyle::with_template(template).expect("because the template is a constant that a test draws")
+    };
+    let sizes: Option<Vec<u64>> = args.files.iter().map(Source::bytes).collect();
+    let bar = match sizes {
+        Some(sizes) => ProgressBar::new(sizes.iter().sum::<u64>() * u64::from(args.repeat.get()))
+            .with_style(style("{bar:40} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left")),
+        None => ProgressBar::no_length().with_style(style("{bytes} read, {bytes_per_sec}")),
+    };
+    // Result lines on the same terminal would tear it apart.
+    if args.results && io::stdout().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    bars.add(bar)
+}
+
+/// Installs the templates for each tenant before its first event.
+struct Loader<'a> {
+    db: &'a WorkerDb,
+    templates: Vec<FolderTemplate>,
+    tenants: HashSet<TenantId>,
+    loaded: u64,
+}
+
+impl Loader<'_> {
+    /// Meets all tenants of recordings that can be read twice, so that the measured time has no set-up in it. A line that
+    /// cannot be read ends the look, not the command: the replay gets as far as that line.
+    async fn look_ahead(&mut self, sources: &[Source]) -> Result<(), CommandError> {
+        if self.templates.is_empty() || sources.iter().any(|source| source.bytes().is_none()) {
+            return Ok(());
+        }
+        let mut batches = read_ahead(sources.to_vec(), const { std::num::NonZeroU32::MIN });
+        while let Some(Ok(batch)) = batches.recv().await {
+            self.meet(&batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn meet(&mut self, batch: &Batch) -> Result<(), DbError> {
+        for event in &batch.events {
+            if !self.tenants.insert(event.tenant) {
+                continue;
+            }
+            for template in self.templates.iter().filter(|template| template.tenants.contains(event.tenant)) {
+                store::push(self.db, event.tenant, template).await?;
+                self.loaded += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends the workers, in good order if that is possible soon.
+async fn end(workers: &impl WorkerLike) {
+    if tokio::time::timeout(DRAIN_TIMEOUT, workers.drain()).await.is_err() {
+        // Whether it was still there to be killed matters to nobody.
+        let _ = workers.kill().await;
+    }
+}
+
+fn print(report: &Report, json: bool, results: bool, output: &mut Output) -> Result<(), CommandError> {
+    match (results, json) {
+        (false, false) => output.line(report.tables())?,
+        (false, true) => output.json(report)?,
+        (true, false) => {
+            output.flush()?;
+            complain(report.tables());
+        }
+        (true, true) => {
+            output.flush()?;
+            complain(serde_json::to_string(report).map_err(io::Error::from)?);
+        }
+    }
+    Ok(())
+}
+
+fn outcome(report: &Report, ending: Ending) -> Result<Outcome, CommandError> {
+    let lost: u64 = report.events.lost.values().sum();
+    match ending {
+        Ending::BadInput(error) => Err(CommandError::Recording(error)),
+        Ending::Complete | Ending::Interrupted if lost > 0 => Err(CommandError::EventsLost(lost)),
+        Ending::Complete | Ending::Interrupted if report.failed > 0 => Ok(Outcome::Bad),
+        Ending::Complete | Ending::Interrupted => Ok(Outcome::Good),
+    }
+}

@@ -1,0 +1,13 @@
+//! The program as its users meet it: the real binary, its output and its exit status. And the laws of the workspace.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+
+mod antiraid;
+
+mod check;
+mod config;
+mod laws;
+mod recording;
+mod replay;
+mod store;
+mod usage;

@@ -1,0 +1,39 @@
+#![doc = include_str!("../README.md")]
+
+mod capabilities;
+mod event;
+mod ids;
+mod limits;
+mod ratelimits;
+mod routing;
+mod static_ref;
+mod template;
+mod value;
+mod value_json;
+mod worker_error;
+mod worker_filter;
+mod worker_like;
+mod worker_stats;
+
+#[cfg(feature = "test-util")]
+pub mod contract;
+
+pub use capabilities::Capabilities;
+pub use event::{BaseName, Event, EventName, Priority};
+pub use ids::{IdParseError, Snowflake, TenantId, WorkerId};
+pub use limits::{KvLimits, Limits, TemplateLimits};
+#[cfg(any(test, feature = "test-util"))]
+pub use ratelimits::ManualClock;
+pub use ratelimits::{Quota, RatelimitFamily, RatelimitHit, RatelimitRules, Ratelimits};
+pub use routing::Routing;
+pub use static_ref::StaticRef;
+pub use template::{
+    CompatDate, ContentHash, ShopRef, ShopVersion, Template, TemplateFiles, TemplateFilesError, TemplateName,
+    TemplateNameError, TemplateOrigin,
+};
+pub use value::{Value, ValueError};
+pub use value_json::{Tagged, Untyped};
+pub use worker_error::{WorkerError, WorkerErrorKind};
+pub use worker_filter::WorkerFilter;
+pub use worker_like::{Call, DispatchResult, Reply, ReplyTo, SourceLine, TemplateError, TemplateResult, WorkerLike};
+pub use worker_stats::WorkerStats;

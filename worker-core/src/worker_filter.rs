@@ -1,0 +1,72 @@
+//! Which tenants a worker owns.
+
+use std::num::NonZeroUsize;
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::{Routing, TenantId};
+
+/// The tenants of one worker: those that every pool around it would route to it. The default owns all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerFilter {
+    steps: SmallVec<[Step; 2]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Step {
+    routing: Routing,
+    index: usize,
+    workers: NonZeroUsize,
+}
+
+impl WorkerFilter {
+    /// Owns every tenant: a worker that stands alone.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Of the tenants of this filter, those that a pool of `workers` routes to its worker `index`.
+    pub fn member(&self, routing: Routing, index: usize, workers: NonZeroUsize) -> Self {
+        assert!(index < workers.get(), "worker {index} is not in a pool of {workers}");
+        let mut steps = self.steps.clone();
+        steps.push(Step { routing, index, workers });
+        Self { steps }
+    }
+
+    /// Whether the worker owns the tenant.
+    pub fn owns(&self, tenant: TenantId) -> bool {
+        self.steps.iter().all(|step| step.routing.owner(tenant, step.workers) == step.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_tenant_has_exactly_one_owner(id in 1u64.., outer in 1usize..9, inner in 1usize..9, rendezvous: bool) {
+            let routing = if rendezvous { Routing::Rendezvous { seed: 1 } } else { Routing::default() };
+            let (outer, inner) = (NonZeroUsize::new(outer).unwrap(), NonZeroUsize::new(inner).unwrap());
+            let owners = (0..outer.get())
+                .flat_map(|o| (0..inner.get()).map(move |i| (o, i)))
+                .filter(|&(o, i)| {
+                    WorkerFilter::all()
+                        .member(routing, o, outer)
+                        .member(routing.nested(outer), i, inner)
+                        .owns(TenantId::guild(id))
+                })
+                .count();
+            prop_assert_eq!(owners, 1);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "worker 3 is not in a pool of 3")]
+    fn a_worker_outside_its_pool_is_a_bug_of_the_caller() {
+        WorkerFilter::all().member(Routing::default(), 3, NonZeroUsize::new(3).unwrap());
+    }
+}

@@ -1,0 +1,237 @@
+//! What every worker, pool and process looks like from outside.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::{Event, TemplateName, TenantId, Value, WorkerError, WorkerErrorKind, WorkerId, WorkerStats};
+
+/// Anything that runs the templates of tenants: a worker in this thread, a handle to a thread or a process, a pool.
+///
+/// An implementor takes [`Call`]s and answers each one that wants an answer exactly once, through its [`ReplyTo`];
+/// callers use the methods below. The contract, as tests that every implementor runs: the `contract` module (feature
+/// `test-util`).
+pub trait WorkerLike {
+    /// The name of the worker in logs.
+    fn id(&self) -> WorkerId;
+
+    /// Takes a call in and returns at once. What cannot be taken is answered with a typed error.
+    fn submit(&self, call: Call);
+
+    /// Runs the subscribers of the event and waits for what they return.
+    fn dispatch(&self, tenant: TenantId, event: Event) -> Reply<DispatchResult> {
+        let (reply_to, reply) = Reply::pending();
+        self.submit(Call::Dispatch { tenant, event, reply_to });
+        reply
+    }
+
+    /// Runs the subscribers of the event for its own sake. If a queue is full, the least important event is dropped and
+    /// counted.
+    fn dispatch_nowait(&self, tenant: TenantId, event: Event) {
+        self.submit(Call::Dispatch { tenant, event, reply_to: ReplyTo::nobody() });
+    }
+
+    /// Loads the tenant's templates again. Every event that is submitted after the reply sees the new ones; runs under
+    /// way end in the old VM.
+    fn reload(&self, tenant: TenantId) -> Reply<()> {
+        let (reply_to, reply) = Reply::pending();
+        self.submit(Call::Reload { tenant, reply_to });
+        reply
+    }
+
+    /// Figures of the worker, or of all workers of a pool added up.
+    fn stats(&self) -> Reply<WorkerStats> {
+        let (reply_to, reply) = Reply::pending();
+        self.submit(Call::Stats { reply_to });
+        reply
+    }
+
+    /// Ends in good order: takes no more events, finishes what it has taken, then answers. Time-outs are the caller's.
+    fn drain(&self) -> Reply<()> {
+        let (reply_to, reply) = Reply::pending();
+        self.submit(Call::Drain { reply_to });
+        reply
+    }
+
+    /// Ends now: what is queued or running is answered with [`WorkerErrorKind::WorkerGone`].
+    fn kill(&self) -> Reply<()> {
+        let (reply_to, reply) = Reply::pending();
+        self.submit(Call::Kill { reply_to });
+        reply
+    }
+}
+
+/// One request to a worker.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Call {
+    /// See [`WorkerLike::dispatch`] and [`WorkerLike::dispatch_nowait`].
+    Dispatch {
+        /// Whose templates.
+        tenant: TenantId,
+        /// What happened.
+        event: Event,
+        /// Who waits, if anybody.
+        reply_to: ReplyTo<DispatchResult>,
+    },
+    /// See [`WorkerLike::reload`].
+    Reload {
+        /// Whose templates.
+        tenant: TenantId,
+        /// Who waits.
+        reply_to: ReplyTo<()>,
+    },
+    /// See [`WorkerLike::stats`].
+    Stats {
+        /// Who waits.
+        reply_to: ReplyTo<WorkerStats>,
+    },
+    /// See [`WorkerLike::drain`].
+    Drain {
+        /// Who waits.
+        reply_to: ReplyTo<()>,
+    },
+    /// See [`WorkerLike::kill`].
+    Kill {
+        /// Who waits.
+        reply_to: ReplyTo<()>,
+    },
+}
+
+impl Call {
+    /// Answers the call with an error, whatever it asked for.
+    pub fn refuse(self, error: WorkerError) {
+        match self {
+            Self::Dispatch { reply_to, .. } => reply_to.send(Err(error)),
+            Self::Stats { reply_to } => reply_to.send(Err(error)),
+            Self::Reload { reply_to, .. } | Self::Drain { reply_to } | Self::Kill { reply_to } => {
+                reply_to.send(Err(error));
+            }
+        }
+    }
+}
+
+/// The answer to a call, when it comes. Dropping it tells the worker that nobody waits any more.
+#[derive(Debug)]
+#[must_use = "a reply that is dropped cancels the call where it has not started; use `dispatch_nowait` for events that nobody waits for"]
+pub struct Reply<T>(oneshot::Receiver<Result<T, WorkerError>>);
+
+impl<T> Reply<T> {
+    /// A reply and the end through which it is given.
+    pub fn pending() -> (ReplyTo<T>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (ReplyTo(Some(sender)), Self(receiver))
+    }
+}
+
+impl<T> Future for Reply<T> {
+    type Output = Result<T, WorkerError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|received| {
+            received.unwrap_or_else(|_| {
+                Err(WorkerError::new(WorkerErrorKind::WorkerGone, "the worker ended before it answered"))
+            })
+        })
+    }
+}
+
+/// The worker's end of a [`Reply`]. If it is dropped, the caller gets [`WorkerErrorKind::WorkerGone`].
+pub struct ReplyTo<T>(Option<oneshot::Sender<Result<T, WorkerError>>>);
+
+impl<T> ReplyTo<T> {
+    /// For calls that nobody waits for: answers go nowhere.
+    pub const fn nobody() -> Self {
+        Self(None)
+    }
+
+    /// Whether an answer was ever wanted. Results that nobody wanted need not be made.
+    pub fn is_wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether a caller who wanted the answer has gone away.
+    pub fn is_abandoned(&self) -> bool {
+        self.0.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+
+    /// Answers.
+    pub fn send(self, answer: Result<T, WorkerError>) {
+        if let Some(sender) = self.0 {
+            // The caller may have gone; then nobody minds.
+            let _ = sender.send(answer);
+        }
+    }
+}
+
+impl<T> fmt::Debug for ReplyTo<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_wanted() { "ReplyTo(somebody)" } else { "ReplyTo(nobody)" })
+    }
+}
+
+/// What the subscribers of an event returned: one entry each, in the order of their names.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DispatchResult {
+    /// One entry for each template that subscribed.
+    pub templates: Vec<TemplateResult>,
+}
+
+/// What one template returned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TemplateResult {
+    /// The template.
+    pub template: TemplateName,
+    /// Its value (Null for events whose results nobody wanted), or how it failed.
+    pub outcome: Result<Value, TemplateError>,
+}
+
+/// How a template failed, in the words that its author reads (template API, section 17).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateError {
+    /// The error text; its beginning names the class.
+    pub text: Arc<str>,
+    /// The innermost line of the template that was running, where that is known.
+    pub at: Option<SourceLine>,
+    /// The stack at the error, a line a call, where there was one.
+    pub traceback: Option<Arc<str>>,
+}
+
+impl TemplateError {
+    /// An error that has no place in the source.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self { text: text.into(), at: None, traceback: None }
+    }
+}
+
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.at {
+            // A script's own error has its position in the text already.
+            Some(at) if !self.text.starts_with(&at.to_string()) => write!(f, "{} (at {at})", self.text),
+            _ => f.write_str(&self.text),
+        }
+    }
+}
+
+impl std::error::Error for TemplateError {}
+
+/// A line of a template.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SourceLine {
+    /// The file, as a path from the template's root, for example `/init.luau`.
+    pub path: Arc<str>,
+    /// The line, from 1.
+    pub line: u32,
+}
+
+impl fmt::Display for SourceLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path, self.line)
+    }
+}

@@ -1,0 +1,74 @@
+//! What a worker has done, as numbers that add up.
+
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+
+/// Counters since the worker started, and gauges of now. Those of a pool are the sums of its workers'.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStats {
+    /// Workers that these numbers are of.
+    pub workers: u64,
+    /// Events taken in.
+    pub events: u64,
+    /// Events that at least one template subscribed to.
+    pub events_dispatched: u64,
+    /// Runs of a template for an event.
+    pub templates_run: u64,
+    /// Of those, runs that ended with an error.
+    pub templates_failed: u64,
+    /// Events that nobody waited for and that were dropped because a queue was full.
+    pub events_dropped: u64,
+    /// Events refused with `Overloaded` to a caller that waited.
+    pub events_refused: u64,
+    /// Events waiting for their turn now.
+    pub events_queued: u64,
+    /// VMs made.
+    pub vms_made: u64,
+    /// VMs dropped because they were idle for long or memory was needed.
+    pub vms_evicted: u64,
+    /// VMs replaced because they broke.
+    pub vms_broken: u64,
+    /// VMs alive now.
+    pub vms_live: u64,
+    /// Luau memory of the live VMs, in bytes.
+    pub vm_memory_bytes: u64,
+    /// Times a worker was started again after a panic.
+    pub restarts: u64,
+}
+
+impl AddAssign<&Self> for WorkerStats {
+    fn add_assign(&mut self, other: &Self) {
+        // Destructured so that a new field cannot be forgotten here.
+        let Self {
+            workers,
+            events,
+            events_dispatched,
+            templates_run,
+            templates_failed,
+            events_dropped,
+            events_refused,
+            events_queued,
+            vms_made,
+            vms_evicted,
+            vms_broken,
+            vms_live,
+            vm_memory_bytes,
+            restarts,
+        } = other;
+        self.workers += workers;
+        self.events += events;
+        self.events_dispatched += events_dispatched;
+        self.templates_run += templates_run;
+        self.templates_failed += templates_failed;
+        self.events_dropped += events_dropped;
+        self.events_refused += events_refused;
+        self.events_queued += events_queued;
+        self.vms_made += vms_made;
+        self.vms_evicted += vms_evicted;
+        self.vms_broken += vms_broken;
+        self.vms_live += vms_live;
+        self.vm_memory_bytes += vm_memory_bytes;
+        self.restarts += restarts;
+    }
+}

@@ -1,0 +1,371 @@
+//! Where the two databases differ in Rust: pools, transactions, arguments. The rest of the crate sees neither.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{FromRow, Postgres, Sqlite, Transaction};
+use worker_core::TenantId;
+
+use crate::{DbConfig, DbError, migrations};
+
+/// Which database stands behind a [`WorkerDb`](crate::WorkerDb).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// In this process: a file, or memory.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+        })
+    }
+}
+
+/// A statement, written once in PostgreSQL's dialect, for both databases.
+///
+/// Arguments are numbered; by convention `$1, $2` is the tenant wherever there is one. Only two things that both
+/// databases have are written differently, see [`Sql::text`].
+pub(crate) struct Sql {
+    pub(crate) name: &'static str,
+    postgres: &'static str,
+    sqlite: OnceLock<String>,
+}
+
+impl Sql {
+    pub(crate) const fn new(name: &'static str, postgres: &'static str) -> Self {
+        Self { name, postgres, sqlite: OnceLock::new() }
+    }
+
+    pub(crate) fn text(&'static self, backend: Backend) -> &'static str {
+        match backend {
+            Backend::Postgres => self.postgres,
+            // A JSON list has other words, and SQLite's one writer needs no row locks. (In PostgreSQL a list is compared as
+            // an array: of a join with a function it does not know the size, and may read the whole table for it.)
+            Backend::Sqlite => self.sqlite.get_or_init(|| {
+                self.postgres
+                    .replace("= ANY(ARRAY(SELECT json_array_elements_text(", "IN (SELECT value FROM json_each(")
+                    .replace("::json)))", "))")
+                    .replace("json_array_elements_text(", "json_each(")
+                    .replace("::json", "")
+                    .replace(" FOR UPDATE", "")
+            }),
+        }
+    }
+}
+
+/// Declares the statements of a module, and `STATEMENTS`, the list of them that the EXPLAIN test walks.
+macro_rules! statements {
+    ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
+        $($(#[$doc])* static $name: $crate::connection::Sql = $crate::connection::Sql::new(stringify!($name), $text);)*
+        pub(crate) static STATEMENTS: &[&$crate::connection::Sql] = &[$(&$name),*];
+    };
+}
+pub(crate) use statements;
+
+/// A value of a statement.
+#[derive(Clone, Copy)]
+pub(crate) enum Arg<'a> {
+    Int(Option<i64>),
+    Bool(bool),
+    Text(Option<&'a str>),
+    Bytes(&'a [u8]),
+}
+
+macro_rules! arg_from {
+    ($($type:ty: $value:ident => $arg:expr;)*) => { $(
+        impl<'a> From<$type> for Arg<'a> {
+            fn from($value: $type) -> Self {
+                $arg
+            }
+        }
+    )* };
+}
+
+arg_from! {
+    i64: value => Self::Int(Some(value));
+    Option<i64>: value => Self::Int(value);
+    bool: value => Self::Bool(value);
+    &'a str: value => Self::Text(Some(value));
+    &'a String: value => Self::Text(Some(value));
+    Option<&'a str>: value => Self::Text(value);
+    &'a [u8; 32]: value => Self::Bytes(value);
+}
+
+/// The arguments of a statement: `args![tenant; a, b]`, or `args![a, b]` for the few that concern no tenant.
+macro_rules! args {
+    ($tenant:expr; $($value:expr),* $(,)?) => {
+        args![
+            $crate::connection::tenant_columns($tenant).0, $crate::connection::tenant_columns($tenant).1, $($value),*
+        ]
+    };
+    ($($value:expr),* $(,)?) => {
+        [$($crate::connection::Arg::from($value)),*]
+    };
+}
+pub(crate) use args;
+
+/// The two columns of a tenant.
+pub(crate) fn tenant_columns(tenant: TenantId) -> (i64, i64) {
+    let kind = match tenant {
+        TenantId::Guild(_) => 0,
+        TenantId::User(_) => 1,
+    };
+    (kind, tenant.snowflake().get().cast_signed())
+}
+
+/// The tenant of two columns; `None` for a kind that this program does not know.
+pub(crate) fn tenant_of((kind, id): (i64, i64)) -> Option<TenantId> {
+    match kind {
+        0 => Some(TenantId::guild(id.cast_unsigned())),
+        1 => Some(TenantId::user(id.cast_unsigned())),
+        _ => None,
+    }
+}
+
+/// What a row of either database can be read as: in practice, a tuple.
+pub(crate) trait Row: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> {}
+
+impl<T: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>> Row for T {}
+
+macro_rules! bound {
+    ($query:expr, $args:expr) => {{
+        let mut query = $query;
+        for arg in $args {
+            query = match *arg {
+                Arg::Int(value) => query.bind(value),
+                Arg::Bool(value) => query.bind(value),
+                Arg::Text(value) => query.bind(value),
+                Arg::Bytes(value) => query.bind(value),
+            };
+        }
+        query
+    }};
+}
+
+/// Connections to the database.
+#[derive(Clone)]
+pub(crate) enum Pools {
+    /// One connection writes, so that no write fails for another's sake; in a file, others read beside it.
+    Sqlite {
+        write: SqlitePool,
+        read: SqlitePool,
+    },
+    Postgres(PgPool),
+}
+
+impl Pools {
+    /// How long a write of this process waits for another process that writes to the same file.
+    const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+    /// How often and how soon opening a file is tried again where several processes make it at once; SQLite does not wait
+    /// for the lock when it switches to WAL.
+    const SQLITE_START_ATTEMPTS: u32 = 40;
+    const SQLITE_START_PAUSE: Duration = Duration::from_millis(50);
+
+    /// Opens the database and brings its tables to this program's version.
+    pub(crate) async fn open(url: &str, config: &DbConfig) -> Result<Self, DbError> {
+        let bad_url = |error: sqlx::Error| DbError::BadUrl { reason: error.to_string() };
+        if url.starts_with("sqlite:") {
+            let options = SqliteConnectOptions::from_str(url).map_err(bad_url)?;
+            let memory = url.contains(":memory:") || url.contains("mode=memory");
+            Self::open_sqlite(options, memory, config).await
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            Self::open_postgres(PgConnectOptions::from_str(url).map_err(bad_url)?, config).await
+        } else {
+            let scheme = url.split_once(':').map_or("no scheme", |(scheme, _)| scheme);
+            Err(DbError::BadUrl { reason: format!("unknown scheme `{scheme}`") })
+        }
+    }
+
+    async fn open_sqlite(options: SqliteConnectOptions, memory: bool, config: &DbConfig) -> Result<Self, DbError> {
+        let backend = Backend::Sqlite;
+        let failed = |source| DbError::Connect { backend, source: Arc::new(source) };
+        let options = options
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .busy_timeout(Self::SQLITE_BUSY_TIMEOUT)
+            .synchronous(SqliteSynchronous::Normal);
+        // The writer never goes away: in memory, the database would go with it.
+        let one = SqlitePoolOptions::new()
+            .max_connections(1)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .acquire_timeout(config.acquire_timeout);
+        if memory {
+            let pool = one.connect_with(options.shared_cache(false)).await.map_err(failed)?;
+            migrations::run_sqlite(&pool).await?;
+            return Ok(Self::Sqlite { write: pool.clone(), read: pool });
+        }
+        let options = options.journal_mode(SqliteJournalMode::Wal);
+        let mut attempts = 0;
+        let write = loop {
+            let made = async {
+                let pool =
+                    one.clone().connect_with(options.clone().optimize_on_close(true, None)).await.map_err(failed)?;
+                migrations::run_sqlite(&pool).await.map(|()| pool)
+            };
+            match made.await {
+                Ok(pool) => break pool,
+                Err(error) if migrations::lost_the_race(&error) && attempts < Self::SQLITE_START_ATTEMPTS => {
+                    attempts += 1;
+                    tokio::time::sleep(Self::SQLITE_START_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let read = SqlitePoolOptions::new()
+            .max_connections(config.max_connections)
+            .acquire_timeout(config.acquire_timeout)
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(failed)?;
+        Ok(Self::Sqlite { write, read })
+    }
+
+    async fn open_postgres(options: PgConnectOptions, config: &DbConfig) -> Result<Self, DbError> {
+        let backend = Backend::Postgres;
+        let failed = |source| DbError::Connect { backend, source: Arc::new(source) };
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections)
+            .acquire_timeout(config.acquire_timeout)
+            .connect_with(options.application_name("antiraid"))
+            .await
+            .map_err(failed)?;
+        let encoding: String = sqlx::query_scalar("SHOW server_encoding").fetch_one(&pool).await.map_err(failed)?;
+        if encoding != "UTF8" {
+            return Err(DbError::BadUrl { reason: format!("the database has the encoding {encoding}, not UTF8") });
+        }
+        migrations::run_postgres(&pool).await?;
+        Ok(Self::Postgres(pool))
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        match self {
+            Self::Sqlite { .. } => Backend::Sqlite,
+            Self::Postgres(_) => Backend::Postgres,
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// All rows of a statement that only reads.
+    pub(crate) async fn fetch_all<T: Row>(&self, sql: &'static Sql, args: &[Arg<'_>]) -> Result<Vec<T>, DbError> {
+        let text = sql.text(self.backend());
+        match self {
+            Self::Sqlite { read, .. } => bound!(sqlx::query_as(text), args).fetch_all(read).await,
+            Self::Postgres(pool) => bound!(sqlx::query_as(text), args).fetch_all(pool).await,
+        }
+        .map_err(|source| failed(sql, source))
+    }
+
+    /// The row, if any, of a statement that only reads.
+    pub(crate) async fn fetch_optional<T: Row>(
+        &self,
+        sql: &'static Sql,
+        args: &[Arg<'_>],
+    ) -> Result<Option<T>, DbError> {
+        let text = sql.text(self.backend());
+        match self {
+            Self::Sqlite { read, .. } => bound!(sqlx::query_as(text), args).fetch_optional(read).await,
+            Self::Postgres(pool) => bound!(sqlx::query_as(text), args).fetch_optional(pool).await,
+        }
+        .map_err(|source| failed(sql, source))
+    }
+
+    /// Begins a transaction that will write.
+    ///
+    /// SQLite takes its one write lock at once: a transaction that reads first and writes later can fail for good.
+    /// PostgreSQL runs at READ COMMITTED, whatever its settings say: what follows the tenant's lock must see the
+    /// latest state.
+    pub(crate) async fn begin(&self) -> Result<Tx, DbError> {
+        static BEGIN: Sql = Sql::new("BEGIN", "BEGIN");
+        match self {
+            Self::Sqlite { write, .. } => write.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite),
+            Self::Postgres(pool) => pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map(Tx::Postgres),
+        }
+        .map_err(|source| failed(&BEGIN, source))
+    }
+}
+
+/// A transaction; dropped without [`commit`](Self::commit), it is undone.
+pub(crate) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Tx {
+    fn backend(&self) -> Backend {
+        match self {
+            Self::Sqlite(_) => Backend::Sqlite,
+            Self::Postgres(_) => Backend::Postgres,
+        }
+    }
+
+    pub(crate) async fn fetch_all<T: Row>(&mut self, sql: &'static Sql, args: &[Arg<'_>]) -> Result<Vec<T>, DbError> {
+        let text = sql.text(self.backend());
+        match self {
+            Self::Sqlite(tx) => bound!(sqlx::query_as(text), args).fetch_all(&mut **tx).await,
+            Self::Postgres(tx) => bound!(sqlx::query_as(text), args).fetch_all(&mut **tx).await,
+        }
+        .map_err(|source| failed(sql, source))
+    }
+
+    pub(crate) async fn fetch_optional<T: Row>(
+        &mut self,
+        sql: &'static Sql,
+        args: &[Arg<'_>],
+    ) -> Result<Option<T>, DbError> {
+        let text = sql.text(self.backend());
+        match self {
+            Self::Sqlite(tx) => bound!(sqlx::query_as(text), args).fetch_optional(&mut **tx).await,
+            Self::Postgres(tx) => bound!(sqlx::query_as(text), args).fetch_optional(&mut **tx).await,
+        }
+        .map_err(|source| failed(sql, source))
+    }
+
+    /// Runs a statement and says how many rows it touched.
+    pub(crate) async fn execute(&mut self, sql: &'static Sql, args: &[Arg<'_>]) -> Result<u64, DbError> {
+        let text = sql.text(self.backend());
+        match self {
+            Self::Sqlite(tx) => {
+                bound!(sqlx::query(text), args).execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
+            Self::Postgres(tx) => {
+                bound!(sqlx::query(text), args).execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
+        }
+        .map_err(|source| failed(sql, source))
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), DbError> {
+        static COMMIT: Sql = Sql::new("COMMIT", "COMMIT");
+        match self {
+            Self::Sqlite(tx) => tx.commit().await,
+            Self::Postgres(tx) => tx.commit().await,
+        }
+        .map_err(|source| failed(&COMMIT, source))
+    }
+}
+
+fn failed(sql: &'static Sql, source: sqlx::Error) -> DbError {
+    DbError::Statement { statement: sql.name, source: Arc::new(source) }
+}

@@ -1,0 +1,43 @@
+#![doc = include_str!("../README.md")]
+
+mod worker_db;
+
+mod scopes;
+
+mod kv;
+mod kv_read;
+mod kv_write;
+mod pattern;
+
+mod shop;
+mod templates;
+
+mod shared_cache;
+mod tenant_templates;
+mod worker_cache_data;
+
+mod change;
+mod connection;
+mod error;
+mod migrations;
+
+pub use change::Change;
+pub use connection::Backend;
+pub use error::DbError;
+pub use kv::{KvCasResult, KvFindPage, KvPage, KvRecord, KvSet, KvSetResult, ResumeRecord};
+pub use scopes::Scopes;
+pub use shared_cache::{BytecodeKey, SharedCache, SharedCacheConfig};
+pub use shop::ShopListing;
+pub use templates::{BadTemplateRow, FileMap, NewTemplate, TemplateRow, TenantTemplateRows};
+pub use tenant_templates::{Subscribers, TenantTemplates};
+pub use worker_cache_data::{CacheBounds, Lookup, WorkerCacheData};
+pub use worker_db::{DbConfig, WorkerDb};
+
+/// Every statement of this crate by name, as text for a database: for the test that asks the databases how they run them.
+#[doc(hidden)]
+pub fn statements(backend: Backend) -> impl Iterator<Item = (&'static str, &'static str)> {
+    [worker_db::STATEMENTS, kv_read::STATEMENTS, kv_write::STATEMENTS, templates::STATEMENTS, shop::STATEMENTS]
+        .into_iter()
+        .flatten()
+        .map(move |sql| (sql.name, sql.text(backend)))
+}

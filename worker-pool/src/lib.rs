@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+
+mod poolable;
+mod worker_pool;
+mod worker_thread;
+
+mod intake;
+mod panic_watch;
+mod restarts;
+mod supervisor;
+
+pub use intake::QueueSizes;
+pub use poolable::Poolable;
+pub use restarts::RestartPolicy;
+pub use worker_pool::{WorkerPool, WorkerPoolConfig};
+pub use worker_thread::{WorkerThread, WorkerThreadConfig};

@@ -1,0 +1,191 @@
+//! Native objects that templates hold.
+
+#![expect(unsafe_code, reason = "Luau's C API")]
+
+use std::ffi::{CStr, c_int, c_void};
+use std::future::Future;
+
+use super::native::{self, Call, Native};
+use super::stack::{self, Push, PushBox};
+use super::{ffi, lua_State};
+use crate::error::ApiError;
+
+/// A Rust type whose values templates hold as userdata. Immutable from Rust's side: use cells for what changes.
+///
+/// The metatable is made when the first value of the class is pushed in a VM.
+pub(crate) trait Class: Sized + 'static {
+    /// Unique below 128; `luau::class::tags` lists them.
+    const TAG: c_int;
+    /// What `typeof` says.
+    const NAME: &'static str;
+    /// [`NAME`](Self::NAME) for C.
+    const C_NAME: &'static CStr;
+
+    /// Fields: read on each access. `None` is nil.
+    fn field(&self, call: &Call, name: &str) -> Result<Option<Box<dyn PushBox>>, ApiError> {
+        let _ = (call, name);
+        Ok(None)
+    }
+
+    /// Whether [`field`](Self::field) is implemented: without fields method calls take a shorter way.
+    const HAS_FIELDS: bool = false;
+
+    /// Methods and metamethods.
+    fn register(class: &mut ClassBuilder) {
+        let _ = class;
+    }
+
+    /// The object at `idx`, if it is of this class.
+    fn read<'a>(l: *mut lua_State, idx: c_int) -> Option<&'a Self> {
+        // SAFETY: only `Object::push` makes userdata with this tag, and it holds a `Self` until it is collected; it is
+        // reachable during the call that reads it.
+        unsafe { ffi::lua_touserdatatagged(l, idx, Self::TAG).cast::<Self>().as_ref() }
+    }
+}
+
+/// The tags of all classes, in one place so that they stay apart.
+pub(crate) mod tags {
+    use std::ffi::c_int;
+
+    pub(crate) const CONTEXT: c_int = 1;
+    pub(crate) const LAZY: c_int = 2;
+    pub(crate) const DATE_TIME: c_int = 3;
+    pub(crate) const TIME_DELTA: c_int = 4;
+    pub(crate) const TIME_ZONE: c_int = 5;
+    pub(crate) const U64: c_int = 6;
+    pub(crate) const I64: c_int = 7;
+    pub(crate) const KV: c_int = 8;
+    pub(crate) const DATA_STORES: c_int = 9;
+    pub(crate) const DATA_STORE: c_int = 10;
+    pub(crate) const BLOB: c_int = 11;
+}
+
+/// Takes the methods and metamethods of a class while its metatable is being made.
+pub(crate) struct ClassBuilder {
+    l: *mut lua_State,
+    /// Stack index of the metatable.
+    metatable: c_int,
+    /// Stack index of the table of methods.
+    methods: c_int,
+}
+
+impl ClassBuilder {
+    /// A method; argument 1 is the object.
+    pub(crate) fn method<F: Native>(&mut self, name: &'static CStr, function: F) -> &mut Self {
+        native::push_function(self.l, name, function);
+        stack::set_field(self.l, self.methods, name);
+        self
+    }
+
+    /// A method that suspends its caller until the future is done.
+    pub(crate) fn yielding<F, Fut, R>(&mut self, name: &'static CStr, function: F) -> &mut Self
+    where
+        F: Fn(&Call) -> Result<Fut, ApiError> + Copy + 'static,
+        Fut: Future<Output = Result<R, ApiError>> + 'static,
+        R: Push + 'static,
+    {
+        native::push_yielding(self.l, name, function);
+        stack::set_field(self.l, self.methods, name);
+        self
+    }
+
+    /// A metamethod, for example `__add`; it cannot yield.
+    pub(crate) fn meta<F: Native>(&mut self, name: &'static CStr, function: F) -> &mut Self {
+        native::push_function(self.l, name, function);
+        stack::set_field(self.l, self.metatable, name);
+        self
+    }
+}
+
+/// Pushes as a native object.
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<T: Class> Push for Object<T> {
+    fn push(self, l: *mut lua_State) -> c_int {
+        ensure_metatable::<T>(l);
+        // SAFETY: the block has the size of a T and its tag's metatable and destructor; it is written before anything
+        // can raise or collect. Userdata blocks are aligned to 16 bytes.
+        unsafe {
+            const { assert!(align_of::<T>() <= 16) };
+            let block = ffi::lua_newuserdatataggedwithmetatable(l, size_of::<T>(), T::TAG).cast::<T>();
+            block.write(self.0);
+        }
+        1
+    }
+}
+
+unsafe extern "C" fn destroy<T>(_: *mut lua_State, block: *mut c_void) {
+    // SAFETY: called once, by the collector, for a block that `Object::push` filled.
+    unsafe { block.cast::<T>().drop_in_place() }
+}
+
+/// Makes the metatable of a class in this VM if it is not there. May raise.
+pub(crate) fn ensure_metatable<T: Class>(l: *mut lua_State) {
+    const { assert!(T::TAG > 0 && T::TAG < 128) };
+    // SAFETY: balanced pushes and pops with room checked; the indices are of values pushed here.
+    unsafe {
+        ffi::lua_rawcheckstack(l, 6);
+        ffi::lua_getuserdatametatable(l, T::TAG);
+        let exists = stack::kind(l, -1) != stack::Kind::Nil;
+        ffi::lua_settop(l, -2);
+        if exists {
+            return;
+        }
+        ffi::lua_setuserdatadtor(l, T::TAG, Some(destroy::<T>));
+        ffi::lua_createtable(l, 0, 4);
+        let metatable = ffi::lua_gettop(l);
+        ffi::lua_createtable(l, 0, 0);
+        let methods = metatable + 1;
+        T::register(&mut ClassBuilder { l, metatable, methods });
+        T::NAME.push(l);
+        stack::set_field(l, metatable, c"__type");
+        false.push(l);
+        stack::set_field(l, metatable, c"__metatable");
+        ffi::lua_setreadonly(l, methods, 1);
+        if T::HAS_FIELDS {
+            native::push_closure(l, T::C_NAME, 1, index_of::<T>());
+        }
+        // Without fields the table of methods is `__index` itself.
+        stack::set_field(l, metatable, c"__index");
+        ffi::lua_settop(l, metatable);
+        ffi::lua_setreadonly(l, metatable, 1);
+        ffi::lua_setuserdatametatable(l, T::TAG);
+    }
+}
+
+/// `__index` of a class with fields: methods first, then fields. Upvalue 1 is the table of methods.
+fn index_of<T: Class>() -> impl Native {
+    |call: &Call| -> Result<IndexResult, ApiError> {
+        let l = call.state();
+        // SAFETY: raw read from the upvalue with the key at 2; one slot, which stays as the result.
+        unsafe {
+            if ffi::lua_checkstack(l, 2) != 0 {
+                ffi::lua_pushvalue(l, 2);
+                ffi::lua_rawget(l, ffi::lua_upvalueindex(1));
+                if stack::kind(l, -1) != stack::Kind::Nil {
+                    return Ok(IndexResult::OnStack);
+                }
+                ffi::lua_settop(l, -2);
+            }
+        }
+        let this = call.object::<T>(1, "self")?;
+        let Some(name) = stack::bytes(l, 2).and_then(|name| std::str::from_utf8(name).ok()) else {
+            return Ok(IndexResult::Value(None));
+        };
+        Ok(IndexResult::Value(this.field(call, name)?))
+    }
+}
+
+enum IndexResult {
+    OnStack,
+    Value(Option<Box<dyn PushBox>>),
+}
+
+impl Push for IndexResult {
+    fn push(self, l: *mut lua_State) -> c_int {
+        match self {
+            Self::OnStack => 1,
+            Self::Value(value) => value.push(l),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! JSON text to Luau tables: the largest part of an event's cost.
+
+#![expect(unsafe_code, reason = "Luau's C API")]
+
+use std::ffi::c_int;
+
+use sonic_rs::{JsonNumberTrait, JsonValueTrait, ValueRef};
+
+use super::{ffi, lua_State};
+use crate::runtime::vm::Vm;
+
+/// Parsed JSON: its sizes are known, so that tables are made at their size.
+#[derive(Debug)]
+pub(crate) struct Json(sonic_rs::Value);
+
+/// Levels of nesting that are turned into tables; Discord's deepest payloads have about ten.
+const DEPTH_MAX: usize = 100;
+
+impl Json {
+    /// Parses text that came from outside.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, sonic_rs::Error> {
+        sonic_rs::from_slice(text).map(Self)
+    }
+
+    /// Pushes the value as tables: arrays carry the list metatable, null is an absent field. May raise.
+    pub(crate) fn push(&self, l: *mut lua_State, array_metatable: c_int) {
+        // SAFETY: room is checked here and at each level.
+        unsafe {
+            ffi::lua_rawcheckstack(l, 4);
+            push(l, &self.0, array_metatable, 0);
+        }
+    }
+}
+
+/// # Safety
+/// There is room for four values on the stack.
+unsafe fn push(l: *mut lua_State, value: &sonic_rs::Value, array_metatable: c_int, depth: usize) {
+    // SAFETY: each branch pushes exactly one value; tables check for room for their children, which need a key and a
+    // value above the table; lengths fit since JSON texts are far below 2 GiB.
+    unsafe {
+        match value.as_ref() {
+            ValueRef::Null => ffi::lua_pushnil(l),
+            ValueRef::Bool(value) => ffi::lua_pushboolean(l, value.into()),
+            ValueRef::Number(number) => ffi::lua_pushnumber(l, number.as_f64().unwrap_or(f64::NAN)),
+            ValueRef::String(text) => ffi::lua_pushlstring_(l, text.as_ptr().cast(), text.len()),
+            ValueRef::Array(items) => {
+                let items = items.as_slice();
+                ffi::lua_createtable(l, items.len() as c_int, 0);
+                if depth < DEPTH_MAX {
+                    ffi::lua_rawcheckstack(l, 4);
+                    for (index, item) in items.iter().enumerate() {
+                        if !item.is_null() {
+                            push(l, item, array_metatable, depth + 1);
+                            ffi::lua_rawseti_(l, -2, index as c_int + 1);
+                        }
+                    }
+                }
+                ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, array_metatable);
+                ffi::lua_setmetatable(l, -2);
+            }
+            ValueRef::Object(fields) => {
+                ffi::lua_createtable(l, 0, fields.len() as c_int);
+                if depth < DEPTH_MAX {
+                    ffi::lua_rawcheckstack(l, 4);
+                    for (name, field) in fields {
+                        if !field.is_null() {
+                            ffi::lua_pushlstring_(l, name.as_ptr().cast(), name.len());
+                            push(l, field, array_metatable, depth + 1);
+                            ffi::lua_rawset(l, -3);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gives the table on top the metatable that marks it as a list. May raise.
+pub(crate) fn set_array_metatable(l: *mut lua_State) {
+    // SAFETY: one slot; the reference is the VM's own.
+    unsafe {
+        ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, Vm::current().array_metatable());
+        ffi::lua_setmetatable(l, -2);
+    }
+}

@@ -1,0 +1,27 @@
+//! The modules that `require` knows by name (template API, sections 14.4 to 14.9), and the native types they give.
+
+pub(crate) mod datetime;
+pub(crate) mod interop;
+pub(crate) mod lazy;
+pub(crate) mod typesext;
+
+use crate::luau::lua_State;
+
+/// The modules by name, and what pushes each as a table. May raise.
+const MODULES: [(&str, fn(*mut lua_State)); 3] = [
+    ("@antiraid/datetime", datetime::push_module),
+    ("@antiraid/interop", interop::push_module),
+    ("@antiraid/typesext", typesext::push_module),
+];
+
+/// The registered module that a `require` means; names ignore case.
+pub(crate) fn registered(spec: &str) -> Option<&'static str> {
+    MODULES.iter().map(|(name, _)| *name).find(|name| name.eq_ignore_ascii_case(spec))
+}
+
+/// Pushes a registered module's table. May raise.
+pub(crate) fn push(l: *mut lua_State, name: &str) {
+    if let Some((_, push)) = MODULES.iter().find(|(module, _)| *module == name) {
+        push(l);
+    }
+}

@@ -1,0 +1,3 @@
+//! What a context offers.
+
+pub(crate) mod kv;

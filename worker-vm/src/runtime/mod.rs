@@ -1,0 +1,13 @@
+//! The tenant runtime: one Luau VM a tenant, its threads, and how they share the worker's thread.
+
+pub(crate) mod context;
+pub(crate) mod coroutines;
+pub(crate) mod environment;
+pub(crate) mod require;
+pub(crate) mod run;
+pub(crate) mod sandbox;
+pub(crate) mod task;
+pub(crate) mod threads;
+pub(crate) mod turns;
+pub(crate) mod vm;
+pub(crate) mod watchdog;

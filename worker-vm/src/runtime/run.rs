@@ -1,0 +1,216 @@
+//! What runs on this thread now: the bridge between Luau's hooks and the VM.
+
+#![expect(unsafe_code, reason = "Luau's C API")]
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::Arc;
+
+use super::vm::Vm;
+use super::watchdog::{self, Slot};
+use crate::luau::{ffi, lua_State, stack};
+
+/// How long after its end code that cannot yield may go on unwinding before the VM is given up.
+const UNWIND_MAX_NANOS: u64 = 20_000_000;
+
+/// What a script reads that could not be ended in a better way. It cannot catch it for long: every next step raises
+/// again until it is where it can be closed.
+const LIMIT_TEXT: &str = "Script execution time limit exceeded";
+
+/// The state of the worker thread that Luau's hooks need.
+pub(crate) struct Run {
+    vm: Cell<*const Vm>,
+    slot: RefCell<Option<Arc<Slot>>>,
+    /// Above 0 while a coroutine was resumed from code that cannot yield: then nothing below can be preempted either.
+    unyieldable_resumes: Cell<u32>,
+    /// The threads that were preempted together, innermost first.
+    chain: RefCell<Vec<*mut lua_State>>,
+    /// CPU time at which code that cannot yield was first asked to.
+    unyielding_since: Cell<u64>,
+    ticks_seen: Cell<u64>,
+    /// Code that cannot yield is over its budget: everything is being raised out of it.
+    ending: Cell<bool>,
+}
+
+thread_local! {
+    static RUN: Run = const {
+        Run {
+            vm: Cell::new(ptr::null()),
+            slot: RefCell::new(None),
+            unyieldable_resumes: Cell::new(0),
+            chain: RefCell::new(Vec::new()),
+            unyielding_since: Cell::new(0),
+            ticks_seen: Cell::new(0),
+            ending: Cell::new(false),
+        }
+    };
+}
+
+/// Why everything on the VM's stack was unwound at once.
+pub(crate) struct VmAbandoned;
+
+/// What became of the time that a VM was given.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ran {
+    /// Nanoseconds that passed.
+    pub(crate) nanos: u64,
+    /// Whether code that cannot yield ran out of its budget.
+    pub(crate) ended: bool,
+}
+
+/// The VM that runs on this thread, or null.
+pub(crate) fn current() -> *const Vm {
+    RUN.with(|run| run.vm.get())
+}
+
+/// Lets the VM run in `f`, on the clock. Native calls inside find it by [`current`].
+pub(crate) fn enter<R>(vm: &Vm, slice_nanos: u64, f: impl FnOnce() -> R) -> (R, Ran) {
+    RUN.with(|run| {
+        let before = run.vm.replace(vm);
+        debug_assert!(before.is_null(), "VMs do not run inside each other");
+        run.unyieldable_resumes.set(0);
+        run.unyielding_since.set(0);
+        run.ending.set(false);
+        let slot = run.slot.borrow_mut().get_or_insert_with(Slot::register).clone();
+        let start = watchdog::now();
+        slot.arm(vm.callbacks(), start + slice_nanos);
+        let leave = Leave { run, slot: &slot, vm };
+        let result = f();
+        drop(leave);
+        (result, Ran { nanos: watchdog::now() - start, ended: run.ending.get() })
+    })
+}
+
+/// Makes the VM findable for native code that Luau calls outside of any script (loading, closing).
+pub(crate) fn visit<R>(vm: &Vm, f: impl FnOnce() -> R) -> R {
+    RUN.with(|run| {
+        let before = run.vm.replace(vm);
+        let result = f();
+        run.vm.set(before);
+        result
+    })
+}
+
+struct Leave<'a> {
+    run: &'a Run,
+    slot: &'a Slot,
+    vm: &'a Vm,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.slot.disarm();
+        // SAFETY: the VM is alive and nothing of it runs.
+        unsafe { (*self.vm.callbacks()).interrupt = None };
+        self.run.vm.set(ptr::null());
+    }
+}
+
+/// The chain of threads that the last preemption suspended, innermost first.
+pub(crate) fn take_chain() -> Vec<*mut lua_State> {
+    RUN.with(|run| std::mem::take(&mut *run.chain.borrow_mut()))
+}
+
+/// Adds a thread that was preempted because the one it waits for was.
+pub(crate) fn chain_push(l: *mut lua_State) {
+    RUN.with(|run| run.chain.borrow_mut().push(l));
+}
+
+/// Resumes `co` from `l`, so that the hook knows whether all of it may be preempted.
+pub(crate) fn nested_resume(l: *mut lua_State, co: *mut lua_State, args: c_int) -> c_int {
+    // SAFETY: the caller checked that `co` can be resumed and has its arguments on top.
+    unsafe {
+        if ffi::lua_isyieldable(l) != 0 {
+            return ffi::lua_resume_(co, l, args);
+        }
+        RUN.with(|run| run.unyieldable_resumes.set(run.unyieldable_resumes.get() + 1));
+        let status = ffi::lua_resume_(co, l, args);
+        RUN.with(|run| run.unyieldable_resumes.set(run.unyieldable_resumes.get().saturating_sub(1)));
+        status
+    }
+}
+
+enum Action {
+    /// Go on.
+    Continue,
+    /// Suspend all that runs; the scheduler goes on with it in its next turn.
+    Preempt,
+    /// Raise the end of the budget.
+    Raise,
+    /// It caught that for too long.
+    Abandon,
+}
+
+/// Luau's interrupt hook, set by the watchdog when a slice is over.
+///
+/// # Safety
+/// Called by Luau with the thread that runs.
+pub(crate) unsafe extern "C-unwind" fn interrupt(l: *mut lua_State, gc: c_int) {
+    if gc >= 0 {
+        return;
+    }
+    // SAFETY: `l` is the running thread.
+    let yieldable = unsafe { ffi::lua_isyieldable(l) } != 0;
+    match RUN.with(|run| run.over_slice(l, yieldable)) {
+        Action::Continue => {}
+        Action::Preempt => {
+            // SAFETY: it may yield, as was asked; breaking suspends it here, and the hook is not needed any more.
+            unsafe {
+                (*ffi::lua_callbacks(l)).interrupt = None;
+                ffi::lua_break(l);
+            }
+        }
+        Action::Raise => {
+            stack::push_bytes(l, LIMIT_TEXT.as_bytes());
+            // SAFETY: the message is on top.
+            unsafe { ffi::lua_error(l) }
+        }
+        // No handler of Luau's catches this: it unwinds to `Vm::resume`, which gives the VM up.
+        Action::Abandon => std::panic::resume_unwind(Box::new(VmAbandoned)),
+    }
+}
+
+impl Run {
+    fn over_slice(&self, l: *mut lua_State, yieldable: bool) -> Action {
+        let vm = self.vm.get();
+        if vm.is_null() {
+            return Action::Continue;
+        }
+        // SAFETY: set by `enter` for as long as the VM runs; the hook is at a safe point, where collecting is allowed.
+        if unsafe { &*vm }.collect_if_wanted() {
+            // If the slice is over as well, the watchdog's next tick says so again.
+            // SAFETY: `l` is the running thread.
+            unsafe { (*ffi::lua_callbacks(l)).interrupt = None };
+            return Action::Continue;
+        }
+        if yieldable && self.unyieldable_resumes.get() == 0 {
+            let mut chain = self.chain.borrow_mut();
+            chain.clear();
+            chain.push(l);
+            return Action::Preempt;
+        }
+        let ticks = self.slot.borrow().as_ref().map_or(0, |slot| slot.ticks());
+        let new_tick = self.ticks_seen.replace(ticks) != ticks;
+        if !new_tick && !self.ending.get() {
+            return Action::Continue;
+        }
+        let now = watchdog::thread_cpu_time();
+        if self.unyielding_since.get() == 0 {
+            self.unyielding_since.set(now);
+            return Action::Continue;
+        }
+        let spent = now.saturating_sub(self.unyielding_since.get());
+        // SAFETY: set by `enter` for as long as the VM runs.
+        let budget = unsafe { &*vm }.limits().unyielding_cpu_max.as_nanos() as u64;
+        if spent > budget + UNWIND_MAX_NANOS {
+            self.ending.set(true);
+            return Action::Abandon;
+        }
+        if spent > budget {
+            self.ending.set(true);
+            return Action::Raise;
+        }
+        Action::Continue
+    }
+}

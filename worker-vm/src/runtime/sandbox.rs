@@ -1,0 +1,240 @@
+//! The standard globals of a VM, made safe.
+
+#![expect(unsafe_code, reason = "Luau's C API")]
+
+use std::ffi::{CStr, c_int};
+use std::sync::Once;
+
+use super::vm::Vm;
+use super::{coroutines, environment, require, task};
+use crate::error::ApiError;
+use crate::luau::native::{self, Call, raise};
+use crate::luau::stack::{self, Kind};
+use crate::luau::{ffi, lua_State};
+use crate::tenant_log::LogKind;
+
+/// A pattern of more bytes than this is checked against the text's size.
+const PATTERN_BYTES_FREE: usize = 128;
+
+/// Bytes of text times bytes of pattern that a search may have: about 20 ms.
+const SEARCH_PRODUCT_MAX: usize = 20_000_000;
+
+/// Elements that `table.move` moves in one call.
+const MOVE_MAX: f64 = 1_000_000.0;
+
+/// Elements that `table.sort` sorts in one call: about 30 ms.
+const SORT_MAX: usize = 200_000;
+
+/// Luau's flags that mend calls which could run for minutes without a safe point. They are of the process.
+const FLAGS: [&str; 3] = ["LuauTableMoveTimeoutFix", "LuauOptimizeStringSplit", "LuauTableRobustOom"];
+
+/// Sets Luau's flags, once.
+pub(crate) fn set_process_flags() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for flag in FLAGS {
+            // A Luau that no longer has a flag has the behaviour for good; a test says so when that happens.
+            let _ = mlua::Lua::set_fflag(flag, true);
+        }
+    });
+}
+
+/// Opens the libraries, takes away what is unsafe and replaces what can be abused. May raise.
+pub(crate) fn set_up(vm: &Vm, l: *mut lua_State) {
+    // SAFETY: LUA_MINSTACK is enough: what is pushed is stored at once.
+    unsafe {
+        ffi::luaL_openlibs(l);
+        for name in [
+            c"loadstring", c"getfenv", c"setfenv", c"newproxy", c"gcinfo", c"integer", c"debug", c"class",
+        ] {
+            ffi::lua_pushnil(l);
+            ffi::lua_rawsetfield(l, ffi::LUA_GLOBALSINDEX, name.as_ptr());
+        }
+        library(l, c"coroutine", coroutines::register);
+        library(l, c"string", |l| {
+            for name in [c"find", c"match", c"gmatch", c"gsub", c"split"] {
+                wrap(l, name, bounded_search);
+            }
+        });
+        library(l, c"table", |l| {
+            wrap(l, c"move", bounded_move);
+            wrap(l, c"sort", bounded_sort);
+        });
+        // Of `debug`, the two functions that only describe.
+        ffi::lua_pushcclosurek(l, ffi::luaopen_debug, std::ptr::null(), 0, None);
+        ffi::lua_call(l, 0, 1);
+        ffi::lua_createtable(l, 0, 2);
+        for name in [c"info", c"traceback"] {
+            ffi::lua_rawgetfield(l, -2, name.as_ptr());
+            ffi::lua_rawsetfield(l, -2, name.as_ptr());
+        }
+        set_global(l, c"debug");
+        ffi::lua_settop(l, -2);
+        task::push_library(l);
+        set_global(l, c"task");
+        native::push_function(l, c"print", print);
+        set_global(l, c"print");
+        native::push_function(l, c"collectgarbage", collectgarbage);
+        set_global(l, c"collectgarbage");
+        ffi::lua_pushcclosurek(l, require::require, c"require".as_ptr(), 0, None);
+        set_global(l, c"require");
+        // The metatable that marks lists.
+        ffi::lua_createtable(l, 0, 0);
+        ffi::lua_setreadonly(l, -1, 1);
+        let reference = ffi::lua_ref(l, -1);
+        vm.set_array_metatable(reference, ffi::lua_topointer(l, -1));
+        ffi::lua_settop(l, -2);
+        ffi::luaL_sandbox(l, 1);
+        vm.environment_metatable.set(environment::make_metatable(l));
+    }
+}
+
+fn set_global(l: *mut lua_State, name: &CStr) {
+    // SAFETY: the value is on top.
+    unsafe { ffi::lua_rawsetfield(l, ffi::LUA_GLOBALSINDEX, name.as_ptr()) }
+}
+
+fn library(l: *mut lua_State, name: &CStr, change: impl FnOnce(*mut lua_State)) {
+    // SAFETY: the library is a table of the standard globals; it is popped again.
+    unsafe {
+        ffi::lua_rawgetfield(l, ffi::LUA_GLOBALSINDEX, name.as_ptr());
+        change(l);
+        ffi::lua_settop(l, -2);
+    }
+}
+
+/// Puts a check before a function of the library on top.
+fn wrap(l: *mut lua_State, name: &'static CStr, check: ffi::lua_CFunction) {
+    // SAFETY: the original becomes the upvalue of the check.
+    unsafe {
+        ffi::lua_rawgetfield(l, -1, name.as_ptr());
+        ffi::lua_pushcclosurek(l, check, name.as_ptr(), 1, None);
+        ffi::lua_rawsetfield(l, -2, name.as_ptr());
+    }
+}
+
+/// Calls the wrapped C function in place of the wrapper: same arguments, same results.
+fn original(l: *mut lua_State) -> c_int {
+    // SAFETY: the upvalue is a C function of Luau's library that has no upvalues of its own.
+    unsafe {
+        match ffi::lua_tocfunction(l, ffi::lua_upvalueindex(1)) {
+            Some(function) => function(l),
+            None => 0,
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn bounded_search(l: *mut lua_State) -> c_int {
+    if let (Some(text), Some(pattern)) = (stack::bytes(l, 1), stack::bytes(l, 2))
+        && pattern.len() > PATTERN_BYTES_FREE
+        && text.len().saturating_mul(pattern.len()) > SEARCH_PRODUCT_MAX
+    {
+        raise(l, ApiError::too_large("text and pattern together (bytes of text times bytes of pattern above 20 million)"));
+    }
+    original(l)
+}
+
+unsafe extern "C-unwind" fn bounded_move(l: *mut lua_State) -> c_int {
+    if let (Some(from), Some(to)) = (stack::number(l, 2), stack::number(l, 3))
+        && to - from >= MOVE_MAX
+    {
+        raise(l, ApiError::too_large("range of table.move (above 1 million)"));
+    }
+    original(l)
+}
+
+unsafe extern "C-unwind" fn bounded_sort(l: *mut lua_State) -> c_int {
+    // SAFETY: raw length of a table.
+    if stack::kind(l, 1) == Kind::Table && unsafe { ffi::lua_objlen_(l, 1) } as usize > SORT_MAX {
+        raise(l, ApiError::too_large("table.sort (above 200000 elements)"));
+    }
+    original(l)
+}
+
+fn collectgarbage(call: &Call) -> Result<f64, ApiError> {
+    match call.str_opt(1, "opt")? {
+        Some("count") => Ok(call.vm().memory().used() as f64 / 1024.0),
+        _ => Err(ApiError::invalid_argument("collectgarbage answers \"count\" only")),
+    }
+}
+
+/// `print`: a line of the tenant's log.
+fn print(call: &Call) -> Result<(), ApiError> {
+    let vm = call.vm();
+    let mut line = String::new();
+    // More than a line of the log holds is not put together.
+    let enough = vm.limits().log_line_bytes_max;
+    for index in 1..=call.len() {
+        if index > 1 {
+            line.push('\t');
+        }
+        line.push_str(&describe(call, index));
+        if line.len() > enough {
+            break;
+        }
+    }
+    let event = vm.event_of(super::threads::ThreadTag::of(call.state()).dispatch);
+    let template = require::caller(vm, call.state()).map(|(environment, _)| environment.template.name.clone());
+    vm.tenant.log.push(LogKind::Print, template, event, &line);
+    Ok(())
+}
+
+/// A value as `tostring` would say it, without running metamethods: printing must not run code.
+pub(crate) fn describe(call: &Call, index: c_int) -> String {
+    let l = call.state();
+    match call.kind(index) {
+        Kind::Nil | Kind::None => "nil".into(),
+        Kind::Boolean => call.flag(index, "value").unwrap_or_default().to_string(),
+        Kind::Number | Kind::Integer64 => format_number(stack::number(l, index).unwrap_or_default()),
+        Kind::String => String::from_utf8_lossy(stack::bytes(l, index).unwrap_or_default()).into_owned(),
+        Kind::Vector => {
+            // SAFETY: it is a vector of three floats.
+            let [x, y, z] = unsafe { *ffi::lua_tovector(l, index).cast::<[f32; 3]>() };
+            format!("{x}, {y}, {z}")
+        }
+        kind => describe_object(call, index).unwrap_or_else(|| kind.name().to_owned()),
+    }
+}
+
+/// Native objects say what they are; the addresses of tables and functions are nobody's business.
+fn describe_object(call: &Call, index: c_int) -> Option<String> {
+    use crate::modules::{datetime, typesext};
+    if let Some(time) = call.object_opt::<datetime::DateTime>(index) {
+        return Some(time.to_string());
+    }
+    if let Some(delta) = call.object_opt::<datetime::TimeDelta>(index) {
+        return Some(delta.to_string());
+    }
+    if let Some(zone) = call.object_opt::<datetime::TimeZone>(index) {
+        return Some(zone.name().to_owned());
+    }
+    if let Some(integer) = call.object_opt::<typesext::U64>(index) {
+        return Some(integer.0.to_string());
+    }
+    call.object_opt::<typesext::I64>(index).map(|integer| integer.0.to_string())
+}
+
+/// A number as Luau writes it.
+pub(crate) fn format_number(number: f64) -> String {
+    if number.is_nan() {
+        "nan".into()
+    } else if number.is_infinite() {
+        if number > 0.0 { "inf".into() } else { "-inf".into() }
+    } else if number != 0.0 && !(1e-5..1e21).contains(&number.abs()) {
+        format!("{number:e}")
+    } else {
+        number.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn luau_still_has_the_flags_that_mend_endless_calls() {
+        for flag in FLAGS {
+            assert!(mlua::Lua::set_fflag(flag, true).is_ok(), "{flag}: is the mended behaviour the only one now?");
+        }
+    }
+}

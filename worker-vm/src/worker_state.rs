@@ -1,0 +1,124 @@
+//! What all VMs of a process share.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use worker_core::{RatelimitRules, SourceLine, StaticRef, TemplateFiles, Value};
+use worker_db::{BytecodeKey, SharedCache, WorkerDb};
+
+use crate::luau::compile::{CompileError, compile};
+
+/// A file of at most this many bytes is compiled where it is needed, in about 10 ms at most; a larger one on a thread
+/// for blocking work.
+const COMPILE_INLINE_BYTES_MAX: usize = 16 << 10;
+
+/// The handles that plugins use, and what is known about the process. Clones are cheap.
+#[derive(Clone)]
+pub struct WorkerState {
+    db: WorkerDb,
+    shared: SharedCache,
+    library: Arc<TemplateFiles>,
+    ratelimits: StaticRef<RatelimitRules>,
+    current_user: Option<Arc<Value>>,
+    links: Arc<Links>,
+    started_at: Timestamp,
+}
+
+/// Where people find help and the dashboard; what `LinksStore` answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Links {
+    /// An invitation to the support server.
+    pub support_server: String,
+    /// The HTTP API.
+    pub api_url: String,
+    /// The dashboard.
+    pub frontend_url: String,
+    /// The documentation.
+    pub docs_url: String,
+}
+
+impl WorkerState {
+    /// `library` is the shared library tree that every template can require from.
+    pub fn new(
+        db: WorkerDb,
+        shared: SharedCache,
+        library: Arc<TemplateFiles>,
+        ratelimits: StaticRef<RatelimitRules>,
+        links: Links,
+    ) -> Self {
+        let started_at = Timestamp::now();
+        Self { db, shared, library, ratelimits, current_user: None, links: Arc::new(links), started_at }
+    }
+
+    /// The same with the bot's own user, as Discord describes it.
+    pub fn with_current_user(mut self, user: Value) -> Self {
+        self.current_user = Some(Arc::new(user));
+        self
+    }
+
+    pub(crate) fn db(&self) -> &WorkerDb {
+        &self.db
+    }
+
+    pub(crate) fn library(&self) -> &TemplateFiles {
+        &self.library
+    }
+
+    pub(crate) fn ratelimits(&self) -> StaticRef<RatelimitRules> {
+        self.ratelimits.clone()
+    }
+
+    pub(crate) fn current_user(&self) -> Option<&Value> {
+        self.current_user.as_deref()
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub(crate) fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// The compiled form of a file, if the process has it already.
+    pub(crate) fn bytecode_at_hand(&self, files: &TemplateFiles, path: &str) -> Option<Arc<[u8]>> {
+        self.shared.bytecode(&self.key(files, path))
+    }
+
+    /// The compiled form of a file of a template, or of the library; made once in the process.
+    pub(crate) fn bytecode(
+        &self,
+        files: &TemplateFiles,
+        path: &str,
+    ) -> impl Future<Output = Result<Arc<[u8]>, CompileError>> + 'static {
+        let key = self.key(files, path);
+        let relative = path.trim_start_matches('/');
+        let text = files.get(relative).or_else(|| self.library.get(relative)).cloned();
+        let (shared, path) = (self.shared.clone(), Arc::<str>::from(path));
+        async move {
+            let missing = || CompileError {
+                at: SourceLine { path: path.clone(), line: 1 },
+                message: "the file is gone".to_owned(),
+            };
+            let text = text.ok_or_else(missing)?;
+            let compile_path = path.clone();
+            shared
+                .bytecode_or_compile(&key, || async move {
+                    if text.len() <= COMPILE_INLINE_BYTES_MAX {
+                        return compile(&compile_path, &text);
+                    }
+                    let at = SourceLine { path: compile_path.clone(), line: 1 };
+                    tokio::task::spawn_blocking(move || compile(&compile_path, &text))
+                        .await
+                        .unwrap_or_else(|error| Err(CompileError { at, message: format!("the compiler failed: {error}") }))
+                })
+                .await
+        }
+    }
+
+    fn key(&self, files: &TemplateFiles, path: &str) -> BytecodeKey {
+        let owner = if files.get(path.trim_start_matches('/')).is_some() { files } else { &self.library };
+        BytecodeKey { files: owner.hash(), path: path.into() }
+    }
+}

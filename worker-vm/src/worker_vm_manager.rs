@@ -1,0 +1,450 @@
+//! The VMs of one worker.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+use worker_core::{Event, Limits, StaticRef, Template, TemplateError, TemplateName, TenantId};
+use worker_db::{Subscribers, WorkerCacheData};
+
+use crate::error::VmError;
+use crate::luau::compile;
+use crate::luau::json::Json;
+use crate::luau::ffi;
+use crate::runtime::context;
+use crate::runtime::environment::Environment;
+use crate::runtime::turns::{Turn, Turns};
+use crate::runtime::vm::{Health, RunHandle, RunOutcome, Started, Surroundings, Vm};
+use crate::tenant::Tenant;
+use crate::tenant_log::{LogKind, LogLine};
+use crate::worker_state::WorkerState;
+
+/// How often idle VMs and tenants are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// When the budget is passed, VMs go until so much of it is free again: evicting one at a time would mean to look at all
+/// VMs for each.
+const EVICT_PERCENT: usize = 10;
+
+/// Makes, keeps and drops the VMs of one worker: one a tenant, made when first needed. Clones are handles to the same VMs;
+/// they stay on the worker's thread.
+#[derive(Clone)]
+pub struct WorkerVmManager(Rc<Inner>);
+
+struct Inner {
+    surroundings: Surroundings,
+    tenants: RefCell<HashMap<TenantId, Rc<Tenant>>>,
+    vms: RefCell<HashMap<TenantId, Entry>>,
+    /// VMs that were replaced and in which something still runs.
+    draining: RefCell<Vec<Weak<Vm>>>,
+    /// Luau memory of all VMs as last seen.
+    memory_bytes: Cell<usize>,
+    made: Cell<u64>,
+    evicted: Cell<u64>,
+    broken: Cell<u64>,
+    sweeping: Cell<bool>,
+    logs_bytes: Cell<usize>,
+}
+
+struct Entry {
+    vm: Rc<Vm>,
+    /// Of which state of the tenant's templates it is.
+    generation: u64,
+    last_used: Cell<Instant>,
+    memory_bytes: Cell<usize>,
+}
+
+/// Figures of a worker's VMs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VmStats {
+    /// VMs made.
+    pub made: u64,
+    /// VMs dropped because they were idle for long or memory was needed.
+    pub evicted: u64,
+    /// VMs replaced because they broke.
+    pub broken: u64,
+    /// VMs alive, those that drain included.
+    pub live: u64,
+    /// Luau memory of those that serve events, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// The runs of one event: one for each template.
+pub type Runs = SmallVec<[(TemplateName, Run); 1]>;
+
+/// The run of one template.
+#[derive(Debug)]
+pub enum Run {
+    /// It has ended.
+    Done(RunOutcome),
+    /// It goes on.
+    Running(RunFuture),
+}
+
+/// The outcome of a run, when it comes. Dropping it leaves the run going, as a background thread of the template.
+#[derive(Debug)]
+pub struct RunFuture(tokio::sync::oneshot::Receiver<RunOutcome>);
+
+impl Future for RunFuture {
+    type Output = RunOutcome;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<RunOutcome> {
+        std::pin::Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|outcome| outcome.unwrap_or_else(|_| Err(TemplateError::new("cancelled: the VM was dropped"))))
+    }
+}
+
+/// Why runs cannot be started at once.
+enum NotNow {
+    /// Code must be compiled first.
+    Compile,
+}
+
+impl WorkerVmManager {
+    /// Without any VM.
+    pub fn new(state: WorkerState, cache: WorkerCacheData, limits: StaticRef<Limits>) -> Self {
+        Self(Rc::new(Inner {
+            surroundings: Surroundings { state, cache, turns: Turns::default(), limits },
+            tenants: RefCell::default(),
+            vms: RefCell::default(),
+            draining: RefCell::default(),
+            memory_bytes: Cell::new(0),
+            made: Cell::new(0),
+            evicted: Cell::new(0),
+            broken: Cell::new(0),
+            sweeping: Cell::new(false),
+            logs_bytes: Cell::new(0),
+        }))
+    }
+
+    /// Whether the tenant may run at once, or has to wait for its [`turn`](Self::turn).
+    pub fn in_credit(&self, tenant: TenantId) -> bool {
+        self.0.tenants.borrow().get(&tenant).is_none_or(|tenant| tenant.account.in_credit())
+    }
+
+    /// Waits until it is the tenant's turn to run for a slice.
+    pub async fn turn(&self, tenant: TenantId) -> Turn {
+        let account = self.tenant(tenant).account.clone();
+        self.0.surroundings.turns.wait(&account).await
+    }
+
+    /// Starts the event in each of the templates; those that end within their first slice have ended when this returns.
+    /// Returns `None` where code must be compiled first: [`prepare`](Self::prepare), then start again.
+    pub fn try_start(
+        &self,
+        tenant: TenantId,
+        subscribers: &Subscribers,
+        event: &Event,
+        values_wanted: bool,
+    ) -> Result<Option<Runs>, VmError> {
+        let vm = self.vm(tenant, subscribers.tenant().generation())?;
+        let mut environments: SmallVec<[Result<Rc<Environment>, (TemplateName, TemplateError)>; 1]> = SmallVec::new();
+        for template in subscribers.templates() {
+            match self.environment(&vm, template) {
+                Ok(environment) => environments.push(Ok(environment)),
+                Err(EnvironmentError::NotNow(NotNow::Compile)) => return Ok(None),
+                Err(EnvironmentError::Failed(error)) => environments.push(Err((template.name.clone(), error))),
+            }
+        }
+        let data = match Json::parse(event.data()) {
+            Ok(data) => data,
+            Err(error) => {
+                let error = TemplateError::new(format!("invalid_argument: event data is not JSON: {error}"));
+                let failed = |template: &Arc<Template>| (template.name.clone(), Run::Done(Err(error.clone())));
+                return Ok(Some(subscribers.templates().map(failed).collect()));
+            }
+        };
+        let mut runs = Runs::new();
+        for environment in environments {
+            runs.push(match environment {
+                Err((name, error)) => (name, Run::Done(Err(error))),
+                Ok(environment) => {
+                    let started = vm.start(&environment, event.name(), values_wanted, |l| {
+                        context::push_event(&vm, l, event, &data);
+                        context::push(&vm, l, environment.context.clone());
+                        2
+                    });
+                    let run = match started {
+                        Started::Done(outcome) => Run::Done(outcome),
+                        Started::Running(RunHandle { outcome }) => Run::Running(RunFuture(outcome)),
+                    };
+                    (environment.template.name.clone(), run)
+                }
+            });
+        }
+        self.used(tenant);
+        Ok(Some(runs))
+    }
+
+    /// Compiles what [`try_start`](Self::try_start) needs and the process does not have yet.
+    pub async fn prepare(&self, subscribers: &Subscribers) {
+        for template in subscribers.templates() {
+            if template.files.get("init.luau").is_some() {
+                // A failure is found again, and reported, where the template is started.
+                let _ = self.0.surroundings.state.bytecode(&template.files, ENTRY).await;
+            }
+        }
+    }
+
+    /// The tenant's templates have changed: what runs may end within the drain time, the next event gets a new VM.
+    pub fn retire(&self, tenant: TenantId) {
+        let entry = self.0.vms.borrow_mut().remove(&tenant);
+        if let Some(entry) = entry {
+            self.0.forget_memory(&entry);
+            self.drain(entry.vm);
+        }
+    }
+
+    /// Waits until nothing runs any more in any VM.
+    pub async fn until_idle(&self) {
+        loop {
+            let busy = self.0.vms.borrow().values().find(|entry| !entry.vm.is_idle()).map(|entry| entry.vm.clone());
+            let draining = || self.0.draining.borrow().iter().find_map(Weak::upgrade).filter(|vm| !vm.is_idle());
+            let Some(vm) = busy.or_else(draining) else { return };
+            vm.until_idle().await;
+        }
+    }
+
+    /// Drops all VMs: what runs in them ends with `cancelled: `.
+    pub fn cancel_all(&self) {
+        let entries: Vec<_> = self.0.vms.borrow_mut().drain().collect();
+        for (_, entry) in entries {
+            entry.vm.cancel();
+        }
+        let draining = std::mem::take(&mut *self.0.draining.borrow_mut());
+        for vm in draining.iter().filter_map(Weak::upgrade) {
+            vm.cancel();
+        }
+        self.0.memory_bytes.set(0);
+    }
+
+    /// Adds a line to the tenant's log.
+    pub fn log(
+        &self,
+        tenant: TenantId,
+        kind: LogKind,
+        template: Option<TemplateName>,
+        event: Option<worker_core::EventName>,
+        text: &str,
+    ) {
+        self.tenant(tenant).log.push(kind, template, event, text);
+    }
+
+    /// The lines of the tenant's log, oldest first.
+    pub fn log_lines(&self, tenant: TenantId) -> Vec<LogLine> {
+        self.0.tenants.borrow().get(&tenant).map(|tenant| tenant.log.lines()).unwrap_or_default()
+    }
+
+    /// Figures of now.
+    pub fn stats(&self) -> VmStats {
+        let draining = self.0.draining.borrow().iter().filter(|vm| vm.strong_count() > 0).count();
+        VmStats {
+            made: self.0.made.get(),
+            evicted: self.0.evicted.get(),
+            broken: self.0.broken.get(),
+            live: (self.0.vms.borrow().len() + draining) as u64,
+            memory_bytes: self.0.memory_bytes.get() as u64,
+        }
+    }
+
+    fn tenant(&self, id: TenantId) -> Rc<Tenant> {
+        let surroundings = &self.0.surroundings;
+        let make = || Rc::new(Tenant::new(id, &surroundings.limits, surroundings.state.ratelimits()));
+        self.0.tenants.borrow_mut().entry(id).or_insert_with(make).clone()
+    }
+
+    /// The VM of the tenant for this state of its templates, made if there is none that is good.
+    fn vm(&self, tenant: TenantId, generation: u64) -> Result<Rc<Vm>, VmError> {
+        if let Some(entry) = self.0.vms.borrow().get(&tenant)
+            && entry.generation == generation
+            && entry.vm.health() == Health::Good
+        {
+            return Ok(entry.vm.clone());
+        }
+        let old = self.0.vms.borrow_mut().remove(&tenant);
+        if let Some(entry) = old {
+            self.0.forget_memory(&entry);
+            if entry.vm.health() == Health::Broken {
+                self.0.broken.set(self.0.broken.get() + 1);
+            } else {
+                self.drain(entry.vm);
+            }
+        }
+        let vm = Vm::new(self.tenant(tenant), self.0.surroundings.clone())?;
+        self.0.made.set(self.0.made.get() + 1);
+        let entry =
+            Entry { vm: vm.clone(), generation, last_used: Cell::new(Instant::now()), memory_bytes: Cell::new(0) };
+        self.0.vms.borrow_mut().insert(tenant, entry);
+        self.start_sweeping();
+        Ok(vm)
+    }
+
+    /// Books what the tenant's VM holds after an event, and makes room if all hold too much.
+    fn used(&self, tenant: TenantId) {
+        {
+            let vms = self.0.vms.borrow();
+            let Some(entry) = vms.get(&tenant) else { return };
+            entry.last_used.set(Instant::now());
+            let used = entry.vm.memory().used();
+            let before = entry.memory_bytes.replace(used);
+            self.0.memory_bytes.set(self.0.memory_bytes.get() + used - before);
+        }
+        if self.0.memory_bytes.get() > self.0.surroundings.limits.worker_memory_bytes_max {
+            self.evict_least_recently_used(tenant);
+        }
+    }
+
+    fn evict_least_recently_used(&self, keep: TenantId) {
+        let budget = self.0.surroundings.limits.worker_memory_bytes_max;
+        let target = budget - budget / 100 * EVICT_PERCENT;
+        let mut idle: Vec<_> = {
+            let vms = self.0.vms.borrow();
+            let idle = vms.iter().filter(|(tenant, entry)| **tenant != keep && entry.vm.is_idle());
+            idle.map(|(tenant, entry)| (entry.last_used.get(), *tenant)).collect()
+        };
+        idle.sort_unstable();
+        for (_, tenant) in idle {
+            if self.0.memory_bytes.get() <= target {
+                break;
+            }
+            self.evict(tenant);
+        }
+    }
+
+    fn evict(&self, tenant: TenantId) {
+        let entry = self.0.vms.borrow_mut().remove(&tenant);
+        if let Some(entry) = entry {
+            self.0.forget_memory(&entry);
+            self.0.evicted.set(self.0.evicted.get() + 1);
+        }
+    }
+
+    /// Lets a VM that was taken out of service end what runs in it, for as long as the drain time.
+    fn drain(&self, vm: Rc<Vm>) {
+        vm.retire();
+        if vm.is_idle() {
+            return;
+        }
+        let mut draining = self.0.draining.borrow_mut();
+        draining.retain(|vm| vm.strong_count() > 0);
+        draining.push(Rc::downgrade(&vm));
+        let time = self.0.surroundings.limits.vm_drain_timeout;
+        tokio::task::spawn_local(async move {
+            if tokio::time::timeout(time, vm.until_idle()).await.is_err() {
+                vm.cancel();
+            }
+        });
+    }
+
+    fn start_sweeping(&self) {
+        if self.0.sweeping.replace(true) {
+            return;
+        }
+        let weak = Rc::downgrade(&self.0);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+                let Some(inner) = weak.upgrade() else { break };
+                Self(inner).sweep();
+            }
+        });
+    }
+
+    fn sweep(&self) {
+        let limits = &self.0.surroundings.limits;
+        let now = Instant::now();
+        let idle: Vec<_> = {
+            let vms = self.0.vms.borrow();
+            let old = |entry: &Entry| now.saturating_duration_since(entry.last_used.get()) >= limits.vm_idle_timeout;
+            vms.iter().filter(|(_, entry)| old(entry) && entry.vm.is_idle()).map(|(tenant, _)| *tenant).collect()
+        };
+        idle.into_iter().for_each(|tenant| self.evict(tenant));
+        let vms = self.0.vms.borrow();
+        let mut tenants = self.0.tenants.borrow_mut();
+        tenants.retain(|id, tenant| vms.contains_key(id) || Rc::strong_count(tenant) > 1 || !tenant.is_forgettable());
+        let mut logs: usize = tenants.values().map(|tenant| tenant.log.bytes()).sum();
+        while logs > limits.logs_bytes_max {
+            let Some(longest) = tenants.values().max_by_key(|tenant| tenant.log.bytes()) else { break };
+            let before = longest.log.bytes();
+            longest.log.halve();
+            logs -= before - longest.log.bytes();
+        }
+        self.0.logs_bytes.set(logs);
+    }
+
+    /// The environment of a template with its entry loaded.
+    fn environment(&self, vm: &Rc<Vm>, template: &Arc<Template>) -> Result<Rc<Environment>, EnvironmentError> {
+        let environment = vm.environment(template).map_err(EnvironmentError::Failed)?;
+        if environment.entry() != 0 {
+            return Ok(environment);
+        }
+        if let Some(error) = environment.load_error() {
+            return Err(EnvironmentError::Failed(error));
+        }
+        let Some(text) = template.files.get("init.luau") else {
+            return Err(EnvironmentError::Failed(TemplateError::new("not_found: /init.luau")));
+        };
+        let state = &self.0.surroundings.state;
+        let Some(bytecode) = state.bytecode_at_hand(&template.files, ENTRY) else {
+            // Asked for twice means that it did not compile: then its error is what there is to say.
+            if environment.asked_to_compile.replace(true)
+                && let Err(error) = compile::compile(ENTRY, text)
+            {
+                let error = TemplateError {
+                    text: error.to_string().into(),
+                    at: Some(error.at),
+                    traceback: None,
+                };
+                environment.set_load_error(error.clone());
+                return Err(EnvironmentError::Failed(error));
+            }
+            return Err(EnvironmentError::NotNow(NotNow::Compile));
+        };
+        let loaded = vm.protect(|l| {
+            #[expect(unsafe_code, reason = "Luau's C API")]
+            // SAFETY: LUA_MINSTACK is enough; the function is on top when it is loaded.
+            unsafe {
+                ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, environment.globals);
+                compile::load(l, ENTRY, &bytecode);
+                ffi::lua_ref(l, -1)
+            }
+        });
+        match loaded {
+            Ok(reference) => {
+                environment.set_entry(reference);
+                Ok(environment)
+            }
+            Err(_) => Err(EnvironmentError::Failed(TemplateError::new(
+                "memory: no room to load the template within the tenant's memory limit",
+            ))),
+        }
+    }
+}
+
+/// Where every run begins.
+const ENTRY: &str = "/init.luau";
+
+enum EnvironmentError {
+    NotNow(NotNow),
+    Failed(TemplateError),
+}
+
+impl Inner {
+    fn forget_memory(&self, entry: &Entry) {
+        self.memory_bytes.set(self.memory_bytes.get().saturating_sub(entry.memory_bytes.get()));
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for (_, entry) in self.vms.get_mut().drain() {
+            entry.vm.cancel();
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The runtime, attacked and used, against a real database.
+
+mod harness;
+mod runtime;
