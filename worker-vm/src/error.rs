@@ -1,6 +1,7 @@
 //! Errors of this layer: those that scripts see, and those that callers of the layer see.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -67,8 +68,9 @@ impl ApiError {
         Self(format!("internal: a fault of the worker, number {id} in its log"))
     }
 
-    /// A panic in native code.
+    /// A panic in native code, which ends here.
     pub(crate) fn from_panic(panic: &(dyn Any + Send)) -> Self {
+        CONTAINED_PANICS.with(|contained| contained.set(contained.get() + 1));
         let text = panic
             .downcast_ref::<&str>()
             .copied()
@@ -100,6 +102,31 @@ impl From<RatelimitHit> for ApiError {
     fn from(hit: RatelimitHit) -> Self {
         Self(hit.to_string())
     }
+}
+
+/// What the caller did wrong is said in the words of the reference. What the database did wrong goes to the log: neither
+/// statements nor the rows of anybody are the template's business.
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        if error.is_callers_fault() {
+            return Self(error.to_string());
+        }
+        if matches!(error, DbError::DamagedRow { .. }) {
+            return Self::internal(&error);
+        }
+        tracing::error!(error = &error as &dyn std::error::Error, "the database failed a template's call");
+        Self::unavailable("database")
+    }
+}
+
+thread_local! {
+    static CONTAINED_PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Panics of native functions on the calling thread that cost one call an `internal: ` error and nobody else anything:
+/// who watches for panics by a hook can tell them from those that end the worker.
+pub fn contained_panics() -> u64 {
+    CONTAINED_PANICS.with(Cell::get)
 }
 
 /// Why a VM could not be made or a template not be loaded.

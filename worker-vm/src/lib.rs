@@ -15,7 +15,7 @@ mod worker_state;
 mod worker_vm_manager;
 
 pub use check::{Problem, check_template};
-pub use error::VmError;
+pub use error::{VmError, contained_panics};
 pub use luau::compile::{CompileError, compile};
 pub use require_path::{RequireError, RequireTree};
 pub use runtime::turns::Turn;

@@ -51,6 +51,24 @@ impl Memory {
         self.collect_wanted.get()
     }
 
+    /// Counts bytes that native code holds for the tenant, if there is room for them. Says whether there is.
+    pub(crate) fn hold(&self, bytes: usize) -> bool {
+        let after = self.used.get().saturating_add(bytes);
+        let fits = after <= self.limit.get();
+        if after > self.collect_above.get() {
+            self.want_collection();
+        }
+        if fits {
+            self.used.set(after);
+        }
+        fits
+    }
+
+    /// Counts bytes that [`hold`](Self::hold) counted no longer.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.used.set(self.used.get().saturating_sub(bytes));
+    }
+
     #[cold]
     fn want_collection(&self) {
         if !self.collect_wanted.replace(true) && !self.callbacks.get().is_null() {

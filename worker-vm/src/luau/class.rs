@@ -189,3 +189,29 @@ impl Push for IndexResult {
         }
     }
 }
+
+/// Pushes what the native object at `object` keeps under `name`, made by `make` the first time. May raise.
+///
+/// It is kept in a copy of the class's metatable that this object alone has from then on. There the collector sees it:
+/// a reference from the registry would keep it for ever if it leads back to the object.
+pub(crate) fn push_kept(l: *mut lua_State, object: c_int, name: &CStr, make: impl FnOnce(*mut lua_State)) {
+    // SAFETY: raises if there is no room; `object` is a native object at an absolute index, so it has a metatable; that of
+    // a class is read-only, the copy is not, which tells them apart. What is pushed below the result is removed.
+    unsafe {
+        ffi::lua_rawcheckstack(l, 5);
+        ffi::lua_getmetatable(l, object);
+        if ffi::lua_getreadonly(l, -1) != 0 {
+            ffi::lua_clonetable(l, -1);
+            ffi::lua_remove(l, -2);
+            ffi::lua_pushvalue(l, -1);
+            ffi::lua_setmetatable(l, object);
+        }
+        if ffi::lua_rawgetfield(l, -1, name.as_ptr()) == ffi::LUA_TNIL {
+            ffi::lua_settop(l, -2);
+            make(l);
+            ffi::lua_pushvalue(l, -1);
+            ffi::lua_rawsetfield(l, -3, name.as_ptr());
+        }
+        ffi::lua_remove(l, -2);
+    }
+}

@@ -8,12 +8,13 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jiff::Timestamp;
-use worker_core::Value;
+use worker_core::{Snowflake, Value};
 
 use super::class::Class;
 use super::stack::{self, Kind, Push, PushBox};
 use super::{ffi, lua_State};
 use crate::error::ApiError;
+use crate::modules::typesext::U64;
 use crate::runtime::vm::Vm;
 
 /// One call of a native function: its arguments, and the VM it came from. Reading arguments never raises a Lua error.
@@ -116,12 +117,14 @@ impl Call {
         if index > self.args { Ok(Value::Null) } else { Ok(super::value::read(self.l, index)?) }
     }
 
-    /// A list of strings.
+    /// A list of strings. Longer ones than any list of names are refused before they are copied: one long string may be
+    /// in a list a million times.
     pub(crate) fn strings(&self, index: c_int, name: &str) -> Result<Vec<String>, ApiError> {
+        const BYTES_MAX: usize = 1 << 20;
         if self.kind(index) != Kind::Table {
             return Err(self.wrong(index, name, "a list of strings"));
         }
-        let mut strings = Vec::new();
+        let (mut strings, mut bytes) = (Vec::new(), 0);
         for position in 1.. {
             // SAFETY: index is a table; one slot is used and given back.
             let item = unsafe {
@@ -131,16 +134,23 @@ impl Call {
                 ffi::lua_rawgeti_(self.l, index, position);
                 let item = match stack::kind(self.l, -1) {
                     Kind::Nil => None,
-                    _ => Some(stack::bytes(self.l, -1).map(<[u8]>::to_vec)),
+                    // The string stays where it is: nothing of Lua's runs before it is copied below.
+                    _ => Some(stack::bytes(self.l, -1)),
                 };
                 ffi::lua_settop(self.l, -2);
                 item
             };
             match item {
                 None => break,
-                Some(Some(bytes)) => strings.push(String::from_utf8(bytes).map_err(|_| {
-                    ApiError::invalid_argument(format!("{name}[{position}] (not valid UTF-8)"))
-                })?),
+                Some(Some(text)) => {
+                    bytes += text.len() + size_of::<String>();
+                    if bytes > BYTES_MAX {
+                        return Err(ApiError::too_large(format_args!("{name} (more than {BYTES_MAX} bytes)")));
+                    }
+                    strings.push(std::str::from_utf8(text).map(str::to_owned).map_err(|_| {
+                        ApiError::invalid_argument(format!("{name}[{position}] (not valid UTF-8)"))
+                    })?);
+                }
                 Some(None) => {
                     return Err(ApiError::invalid_argument(format!("{name}[{position}] (expected a string)")));
                 }
@@ -149,24 +159,89 @@ impl Call {
         Ok(strings)
     }
 
-    /// A field of the table at `index`, handled by `read` as argument -1 of a call; nil if there is none.
+    /// The native object that is upvalue `index` of the function.
+    pub(crate) fn upvalue<T: Class>(&self, index: c_int) -> Option<&T> {
+        T::read(self.l, ffi::lua_upvalueindex(index))
+    }
+
+    /// Shows every entry of the table at `index` to `visit`, which gets the indices of its key and value as arguments of
+    /// the call that it is given. Read raw; nothing is written to the Lua heap, not even a name.
+    pub(crate) fn entries(
+        &self,
+        index: c_int,
+        name: &str,
+        mut visit: impl FnMut(&Self, c_int, c_int) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        // SAFETY: index is a table, at an absolute position, which is not written to meanwhile; key and value get two
+        // slots above the top, with room checked, and are popped again.
+        unsafe {
+            if self.kind(index) != Kind::Table || ffi::lua_checkstack(self.l, 4) == 0 {
+                return Err(self.wrong(index, name, "a table"));
+            }
+            let mut iter = 0;
+            loop {
+                iter = ffi::lua_rawiter(self.l, index, iter);
+                if iter < 0 {
+                    return Ok(());
+                }
+                let top = ffi::lua_gettop(self.l);
+                let visited = visit(&Self { l: self.l, args: top }, top - 1, top);
+                ffi::lua_settop(self.l, top - 2);
+                visited?;
+            }
+        }
+    }
+
+    /// A field of the table at `index`, handled by `read` as an argument of the call that it is given; a nil if there is
+    /// none.
+    ///
+    /// Looks for the field among all of the table's: to ask Luau for it by name could allocate the name, and so raise.
     pub(crate) fn table_field<T>(
         &self,
         index: c_int,
         field: &CStr,
         read: impl FnOnce(&Self, c_int) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
-        // SAFETY: the field is read raw: no metamethod runs, nothing is raised; the slot is given back.
-        unsafe {
-            if self.kind(index) != Kind::Table || ffi::lua_checkstack(self.l, 2) == 0 {
-                return Err(ApiError::invalid_argument(format!("expected a table at argument {index}")));
+        let (mut read, mut found) = (Some(read), None);
+        self.entries(index, "argument", |call, key, value| {
+            if stack::bytes(call.l, key) == Some(field.to_bytes())
+                && let Some(read) = read.take()
+            {
+                found = Some(read(call, value)?);
             }
-            ffi::lua_rawgetfield(self.l, index, field.as_ptr());
-            let top = ffi::lua_gettop(self.l);
-            let inner = Self { l: self.l, args: top };
-            let value = read(&inner, top);
-            ffi::lua_settop(self.l, top - 1);
-            value
+            Ok(())
+        })?;
+        match (found, read) {
+            (Some(value), _) => Ok(value),
+            // Beyond the arguments: it reads as no value.
+            (None, Some(read)) => read(self, self.args + 1),
+            (None, None) => Err(ApiError::invalid_argument(field.to_string_lossy())),
+        }
+    }
+
+    /// A Discord id: a string, a U64, or a number that is whole.
+    pub(crate) fn snowflake(&self, index: c_int, name: &str) -> Result<Snowflake, ApiError> {
+        let id = match self.kind(index) {
+            Kind::String => self.str(index, name)?.parse().ok(),
+            Kind::Userdata => self.object_opt::<U64>(index).map(|id| Snowflake::new(id.0)),
+            Kind::Number | Kind::Integer64 => {
+                let number = self.number(index, name)?;
+                // 2^64 and what is above it is no id.
+                let whole = number.fract() == 0.0 && (1.0..18_446_744_073_709_551_616.0).contains(&number);
+                whole.then(|| Snowflake::new(number as u64))
+            }
+            _ => None,
+        };
+        id.filter(|id| id.get() != 0).ok_or_else(|| self.wrong(index, name, "the id of a Discord object"))
+    }
+
+    /// A whole number from 0 to `max`.
+    pub(crate) fn count(&self, index: c_int, name: &str, max: u64) -> Result<u64, ApiError> {
+        let number = self.number(index, name)?;
+        if number.fract() == 0.0 && (0.0..=max as f64).contains(&number) {
+            Ok(number as u64)
+        } else {
+            Err(ApiError::invalid_argument(format_args!("{name} (expected a whole number from 0 to {max})")))
         }
     }
 
@@ -211,15 +286,25 @@ pub(crate) fn push_closure<F: Native>(l: *mut lua_State, name: &'static CStr, up
 }
 
 /// Pushes a native function that suspends its caller until the future is done. May raise.
-pub(crate) fn push_yielding<F, Fut, R>(l: *mut lua_State, name: &'static CStr, _: F)
+pub(crate) fn push_yielding<F, Fut, R>(l: *mut lua_State, name: &'static CStr, function: F)
+where
+    F: Fn(&Call) -> Result<Fut, ApiError> + Copy + 'static,
+    Fut: Future<Output = Result<R, ApiError>> + 'static,
+    R: Push + 'static,
+{
+    push_yielding_closure(l, name, 0, function);
+}
+
+/// The same with the `upvalues` topmost values as its upvalues. May raise.
+pub(crate) fn push_yielding_closure<F, Fut, R>(l: *mut lua_State, name: &'static CStr, upvalues: c_int, _: F)
 where
     F: Fn(&Call) -> Result<Fut, ApiError> + Copy + 'static,
     Fut: Future<Output = Result<R, ApiError>> + 'static,
     R: Push + 'static,
 {
     const { assert!(size_of::<F>() == 0, "a native function captures nothing") };
-    // SAFETY: the name is static.
-    unsafe { ffi::lua_pushcclosurek(l, yielding_trampoline::<F, Fut, R>, name.as_ptr(), 0, None) }
+    // SAFETY: the name is static; the upvalues are on the stack.
+    unsafe { ffi::lua_pushcclosurek(l, yielding_trampoline::<F, Fut, R>, name.as_ptr(), upvalues, None) }
 }
 
 /// The one value of a type without size.
@@ -249,15 +334,16 @@ where
         // SAFETY: raises "attempt to yield across metamethod/C-call boundary".
         return unsafe { ffi::lua_yield(l, 0) };
     }
-    let outcome = guarded(|| {
-        let call = Call::new(l);
-        let future = instance::<F>()(&call)?;
-        call.vm().begin_call(l, async move {
-            let result = future.await;
-            Box::new(result) as Box<dyn Outcome>
-        })
+    let future = match guarded(|| instance::<F>()(&Call::new(l))) {
+        Ok(future) => future,
+        Err(error) => raise(l, error),
+    };
+    // Not guarded: it writes to Lua's registry, which may raise, and no Luau error may cross a `catch_unwind`.
+    let begun = Vm::current().begin_call(l, async move {
+        let result = future.await;
+        Box::new(result) as Box<dyn Outcome>
     });
-    match outcome {
+    match begun {
         // SAFETY: the state may yield, as was asked above; the scheduler resumes it with the result.
         Ok(()) => unsafe { ffi::lua_yield(l, 0) },
         Err(error) => raise(l, error),

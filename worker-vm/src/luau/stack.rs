@@ -223,6 +223,20 @@ impl<T: Push> Push for List<T> {
     }
 }
 
+/// Pushes texts by name as a table. May raise.
+pub(crate) fn push_map<'a>(l: *mut lua_State, entries: impl ExactSizeIterator<Item = (&'a str, &'a str)>) {
+    // SAFETY: room for the table, a key and a value is checked.
+    unsafe {
+        ffi::lua_rawcheckstack(l, 3);
+        ffi::lua_createtable(l, 0, c_int::try_from(entries.len()).unwrap_or(0));
+        for (name, text) in entries {
+            push_bytes(l, name.as_bytes());
+            push_bytes(l, text.as_bytes());
+            ffi::lua_rawset(l, -3);
+        }
+    }
+}
+
 /// Pushes as a table with these fields; absent values leave their field out.
 pub(crate) struct Record<const N: usize>(pub(crate) [(&'static CStr, Box<dyn PushBox>); N]);
 

@@ -11,6 +11,7 @@ use worker_core::{Value, ValueError};
 use super::class::{Class, Object};
 use super::stack::{self, Kind, Push};
 use super::{ffi, lua_State};
+use crate::error::ApiError;
 use crate::modules::datetime::{DateTime, TimeDelta, TimeZone};
 use crate::modules::lazy::Lazy;
 use crate::modules::typesext::{I64, U64};
@@ -19,23 +20,54 @@ use crate::runtime::vm::Vm;
 /// The largest whole number that a Luau number holds exactly, with all below it.
 const SAFE_INTEGER_MAX: i64 = (1 << 53) - 1;
 
-/// Reads the value at `idx`. Raises nothing.
-pub(crate) fn read(l: *mut lua_State, idx: c_int) -> Result<Value, ValueError> {
-    // SAFETY: an absolute index stays valid while values are pushed above it.
-    let idx = unsafe { ffi::lua_absindex(l, idx) };
-    read_at(l, idx, 1)
-}
+/// What a copy may still cost. One string or table can be in another a million times, and that one in a third: what Luau
+/// holds says little of how large the copy gets.
+struct Budget(usize);
 
-/// Reads `count` values from `first` on as a result: none is Null, one is itself, several are a List.
-pub(crate) fn read_results(l: *mut lua_State, first: c_int, count: c_int) -> Result<Value, ValueError> {
-    match count {
-        0 => Ok(Value::Null),
-        1 => read(l, first),
-        _ => (first..first + count).map(|idx| read_at(l, idx, 2)).collect::<Result<_, _>>().map(Value::List),
+impl Budget {
+    /// A value, and its place in a list or a map.
+    const NODE_BYTES: usize = size_of::<Value>() + size_of::<String>();
+
+    /// As much as the tenant's memory limit.
+    fn of_tenant() -> Self {
+        Self(Vm::current().memory().limit())
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.ok_or_else(|| ApiError::too_large("value (its copy is above the tenant's memory limit)"))?;
+        Ok(())
     }
 }
 
-fn read_at(l: *mut lua_State, idx: c_int, depth: usize) -> Result<Value, ValueError> {
+/// Reads the value at `idx`. Raises nothing.
+pub(crate) fn read(l: *mut lua_State, idx: c_int) -> Result<Value, ApiError> {
+    // SAFETY: an absolute index stays valid while values are pushed above it.
+    let idx = unsafe { ffi::lua_absindex(l, idx) };
+    read_at(l, idx, 1, &mut Budget::of_tenant())
+}
+
+/// Reads `count` values from `first` on as a result: none is Null, one is itself, several are a List.
+pub(crate) fn read_results(l: *mut lua_State, first: c_int, count: c_int) -> Result<Value, ApiError> {
+    match count {
+        0 => Ok(Value::Null),
+        1 => read(l, first),
+        _ => read_at_depth(l, first, count, 2).map(Value::List),
+    }
+}
+
+/// Reads `count` values from `first` on.
+pub(crate) fn read_all(l: *mut lua_State, first: c_int, count: c_int) -> Result<Vec<Value>, ApiError> {
+    read_at_depth(l, first, count, 1)
+}
+
+fn read_at_depth(l: *mut lua_State, first: c_int, count: c_int, depth: usize) -> Result<Vec<Value>, ApiError> {
+    let mut budget = Budget::of_tenant();
+    (first..first + count).map(|idx| read_at(l, idx, depth, &mut budget)).collect()
+}
+
+fn read_at(l: *mut lua_State, idx: c_int, depth: usize, budget: &mut Budget) -> Result<Value, ApiError> {
+    budget.take(Budget::NODE_BYTES)?;
     Ok(match stack::kind(l, idx) {
         Kind::None | Kind::Nil => Value::Null,
         // SAFETY: it is a boolean.
@@ -45,13 +77,21 @@ fn read_at(l: *mut lua_State, idx: c_int, depth: usize) -> Result<Value, ValueEr
         Kind::Integer64 => Value::Integer(unsafe { ffi::lua_tointeger64(l, idx, std::ptr::null_mut()) }),
         // SAFETY: it is a vector of three floats.
         Kind::Vector => Value::Vector(unsafe { *ffi::lua_tovector(l, idx).cast::<[f32; 3]>() }),
-        Kind::String => text(stack::bytes(l, idx).unwrap_or_default()),
-        Kind::Buffer => Value::Buffer(Bytes::copy_from_slice(stack::buffer(l, idx).unwrap_or_default())),
-        Kind::Table => table(l, idx, depth)?,
+        Kind::String => {
+            let bytes = stack::bytes(l, idx).unwrap_or_default();
+            budget.take(bytes.len())?;
+            text(bytes)
+        }
+        Kind::Buffer => {
+            let bytes = stack::buffer(l, idx).unwrap_or_default();
+            budget.take(bytes.len())?;
+            Value::Buffer(Bytes::copy_from_slice(bytes))
+        }
+        Kind::Table => table(l, idx, depth, budget)?,
         // The only light userdata that templates can hold is `interop.null`.
         Kind::LightUserdata => Value::Null,
-        Kind::Userdata => object(l, idx)?,
-        kind @ (Kind::Function | Kind::Thread) => return Err(ValueError::Unconvertible(kind.name().into())),
+        Kind::Userdata => object(l, idx, budget)?,
+        kind @ (Kind::Function | Kind::Thread) => return Err(ValueError::Unconvertible(kind.name().into()).into()),
     })
 }
 
@@ -74,7 +114,7 @@ fn text(bytes: &[u8]) -> Value {
     }
 }
 
-fn object(l: *mut lua_State, idx: c_int) -> Result<Value, ValueError> {
+fn object(l: *mut lua_State, idx: c_int, budget: &mut Budget) -> Result<Value, ApiError> {
     // SAFETY: it is a userdata.
     let tag = unsafe { ffi::lua_userdatatag(l, idx) };
     let value = match tag {
@@ -83,21 +123,27 @@ fn object(l: *mut lua_State, idx: c_int) -> Result<Value, ValueError> {
         TimeZone::TAG => TimeZone::read(l, idx).map(|zone| Value::TimeZone(zone.name().to_owned())),
         I64::TAG => I64::read(l, idx).map(|integer| Value::Integer(integer.0)),
         U64::TAG => U64::read(l, idx).map(|integer| Value::UnsignedInteger(integer.0)),
-        Lazy::TAG => Lazy::read(l, idx).map(|lazy| Value::Lazy(Box::new(lazy.value().clone()))),
+        Lazy::TAG => match Lazy::read(l, idx) {
+            Some(lazy) => {
+                budget.take(lazy.bytes())?;
+                Some(Value::Lazy(Box::new(lazy.value())))
+            }
+            None => None,
+        },
         _ => None,
     };
-    value.ok_or_else(|| ValueError::Unconvertible("userdata".into()))
+    value.ok_or_else(|| ValueError::Unconvertible("userdata".into()).into())
 }
 
-fn table(l: *mut lua_State, idx: c_int, depth: usize) -> Result<Value, ValueError> {
+fn table(l: *mut lua_State, idx: c_int, depth: usize, budget: &mut Budget) -> Result<Value, ApiError> {
     if depth > Value::DEPTH_MAX {
-        return Err(ValueError::TooDeep(Value::DEPTH_MAX));
+        return Err(ValueError::TooDeep(Value::DEPTH_MAX).into());
     }
     // SAFETY: room for a key and a value above this table is checked; every push is popped again. `lua_rawiter` and
     // `lua_objlen` read raw and allocate nothing.
     unsafe {
         if ffi::lua_checkstack(l, 4) == 0 {
-            return Err(ValueError::TooDeep(Value::DEPTH_MAX));
+            return Err(ValueError::TooDeep(Value::DEPTH_MAX).into());
         }
         let len = ffi::lua_objlen_(l, idx);
         if len > 0 || is_marked_list(l, idx) {
@@ -106,13 +152,13 @@ fn table(l: *mut lua_State, idx: c_int, depth: usize) -> Result<Value, ValueErro
             for index in 1..=len {
                 ffi::lua_rawgeti_(l, idx, index);
                 let top = ffi::lua_gettop(l);
-                let item = read_at(l, top, depth + 1);
+                let item = read_at(l, top, depth + 1, budget);
                 keys += c_int::from(stack::kind(l, top) != Kind::Nil);
                 ffi::lua_settop(l, top - 1);
                 items.push(item?);
             }
             if count_keys(l, idx, keys + 1) > keys {
-                return Err(ValueError::MixedTable);
+                return Err(ValueError::MixedTable.into());
             }
             return Ok(Value::List(items));
         }
@@ -124,7 +170,7 @@ fn table(l: *mut lua_State, idx: c_int, depth: usize) -> Result<Value, ValueErro
                 return Ok(Value::Map(map));
             }
             let top = ffi::lua_gettop(l);
-            let entry = key(l, top - 1).and_then(|key| Ok((key, read_at(l, top, depth + 1)?)));
+            let entry = key(l, top - 1, budget).and_then(|key| Ok((key, read_at(l, top, depth + 1, budget)?)));
             ffi::lua_settop(l, top - 2);
             let (key, value) = entry?;
             map.insert(key, value);
@@ -164,22 +210,23 @@ unsafe fn is_marked_list(l: *mut lua_State, idx: c_int) -> bool {
     }
 }
 
-fn key(l: *mut lua_State, idx: c_int) -> Result<String, ValueError> {
+fn key(l: *mut lua_State, idx: c_int, budget: &mut Budget) -> Result<String, ApiError> {
     match stack::kind(l, idx) {
         Kind::String => {
-            let key = std::str::from_utf8(stack::bytes(l, idx).unwrap_or_default())
-                .map_err(|_| ValueError::BadKey("string that is not UTF-8"))?;
+            let bytes = stack::bytes(l, idx).unwrap_or_default();
+            budget.take(bytes.len())?;
+            let key = std::str::from_utf8(bytes).map_err(|_| ValueError::BadKey("string that is not UTF-8"))?;
             if key == Value::TAG_KEY {
-                return Err(ValueError::ReservedKey);
+                return Err(ValueError::ReservedKey.into());
             }
             Ok(key.to_owned())
         }
         Kind::Number => match number(stack::number(l, idx).unwrap_or_default())? {
             Value::Integer(integer) => Ok(integer.to_string()),
             Value::Float(float) => Ok(float.to_string()),
-            _ => Err(ValueError::NotFinite),
+            _ => Err(ValueError::NotFinite.into()),
         },
-        other => Err(ValueError::BadKey(other.name())),
+        other => Err(ValueError::BadKey(other.name()).into()),
     }
 }
 
@@ -222,7 +269,7 @@ impl Push for &Value {
                         }
                     }
                 }
-                Value::Lazy(value) => return Object(Lazy::new((**value).clone())).push(l),
+                Value::Lazy(value) => return Lazy::new((**value).clone()).push(l),
                 Value::Timestamptz(time) => return Object(DateTime::utc(*time)).push(l),
                 Value::Interval(duration) => return Object(TimeDelta::new(*duration)).push(l),
                 Value::TimeZone(name) => match TimeZone::named(name) {

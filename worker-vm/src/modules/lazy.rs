@@ -1,34 +1,110 @@
 //! `Lazy`: a value that is converted when it is first read (template API, section 15.4).
 
-#![expect(unsafe_code, reason = "Luau's C API")]
-
-use std::cell::Cell;
 use std::ffi::{CStr, c_int};
+use std::sync::Arc;
 
-use worker_core::Value;
+use worker_core::{TemplateFiles, Value};
 
 use crate::error::ApiError;
-use crate::luau::class::{Class, tags};
-use crate::luau::native::Call;
+use crate::luau::class::{self, Class, Object, tags};
+use crate::luau::lua_State;
+use crate::luau::native::{Call, raise};
 use crate::luau::stack::{Push, PushBox};
-use crate::luau::{ffi, lua_State};
+use crate::runtime::held::Held;
 use crate::runtime::vm::Vm;
 
-/// A value outside of Luau, with one field: `data`.
+/// A value outside of Luau, with one field: `data`. Pushed as an object whose bytes count in the tenant's memory limit.
+///
+/// The converted value is kept in the object's own metatable ([`class::push_kept`]), so that one which the script makes
+/// part of itself is still collected.
 pub(crate) struct Lazy {
-    value: Value,
-    /// A registry reference to the converted value; 0 before it is read.
-    converted: Cell<c_int>,
+    content: Content,
+    /// None until it is pushed.
+    held: Option<Held>,
+}
+
+enum Content {
+    Value(Value),
+    /// Paths and sources, shared with whoever else has them.
+    Files(Arc<TemplateFiles>),
 }
 
 impl Lazy {
     pub(crate) fn new(value: Value) -> Self {
-        Self { value, converted: Cell::new(0) }
+        Self { content: Content::Value(value), held: None }
     }
 
-    /// The value as it came.
-    pub(crate) fn value(&self) -> &Value {
-        &self.value
+    /// The files of a template, as a map.
+    pub(crate) fn files(files: Arc<TemplateFiles>) -> Self {
+        Self { content: Content::Files(files), held: None }
+    }
+
+    /// What it holds, as a value.
+    pub(crate) fn value(&self) -> Value {
+        match &self.content {
+            Content::Value(value) => value.clone(),
+            Content::Files(files) => {
+                let entry = |(path, text): (&Arc<str>, &Arc<str>)| (path.to_string(), Value::Text(text.to_string()));
+                Value::Map(files.iter().map(entry).collect())
+            }
+        }
+    }
+
+    /// About how much memory it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.held.as_ref().map_or_else(|| self.content.bytes(), Held::bytes)
+    }
+}
+
+impl Content {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Value(value) => value_bytes(value),
+            Self::Files(files) => {
+                files.bytes() + files.iter().map(|(path, _)| path.len() + 2 * size_of::<Arc<str>>()).sum::<usize>()
+            }
+        }
+    }
+
+    fn push(&self, l: *mut lua_State) {
+        match self {
+            Self::Value(value) => value.push(l),
+            Self::Files(files) => FileMap(files).push(l),
+        };
+    }
+}
+
+/// About how much memory a value holds.
+fn value_bytes(value: &Value) -> usize {
+    let inside = match value {
+        Value::Text(text) | Value::TimeZone(text) => text.len(),
+        Value::Bytes(bytes) | Value::Buffer(bytes) => bytes.len(),
+        Value::List(items) => items.iter().map(value_bytes).sum(),
+        Value::Map(fields) => fields.iter().map(|(name, value)| size_of::<String>() + name.len() + value_bytes(value)).sum(),
+        Value::Lazy(inner) => value_bytes(inner),
+        _ => 0,
+    };
+    size_of::<Value>() + inside
+}
+
+/// Pushes files as a table from path to source.
+struct FileMap<'a>(&'a TemplateFiles);
+
+impl Push for FileMap<'_> {
+    fn push(self, l: *mut lua_State) -> c_int {
+        crate::luau::stack::push_map(l, self.0.iter().map(|(path, text)| (&**path, &**text)));
+        1
+    }
+}
+
+impl Push for Lazy {
+    fn push(mut self, l: *mut lua_State) -> c_int {
+        self.held = Held::new(Vm::current().weak(), self.content.bytes());
+        if self.held.is_none() {
+            drop(self);
+            raise(l, ApiError::memory("no room for the value within the tenant's memory limit"));
+        }
+        Object(self).push(l)
     }
 }
 
@@ -48,24 +124,11 @@ struct Data;
 
 impl Push for Data {
     fn push(self, l: *mut lua_State) -> c_int {
-        let Some(lazy) = Lazy::read(l, 1) else { return 0 };
-        // SAFETY: one value is pushed, made or referred to.
-        unsafe {
-            if lazy.converted.get() == 0 {
-                (&lazy.value).push(l);
-                lazy.converted.set(ffi::lua_ref(l, -1));
-            } else {
-                ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, lazy.converted.get());
+        class::push_kept(l, 1, c"__data", |l| {
+            if let Some(lazy) = Lazy::read(l, 1) {
+                lazy.content.push(l);
             }
-        }
+        });
         1
-    }
-}
-
-impl Drop for Lazy {
-    fn drop(&mut self) {
-        if self.converted.get() != 0 {
-            Vm::current().unref(self.converted.get());
-        }
     }
 }

@@ -1,0 +1,32 @@
+//! Memory that native code holds for a tenant.
+
+use std::rc::Weak;
+
+use super::vm::Vm;
+
+/// Bytes outside of the Luau heap that count in the tenant's memory limit for as long as this lives.
+pub(crate) struct Held {
+    vm: Weak<Vm>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Counts the bytes, if the VM is still there and its limit allows them.
+    pub(crate) fn new(vm: Weak<Vm>, bytes: usize) -> Option<Self> {
+        vm.upgrade()?.memory().hold(bytes).then_some(Self { vm, bytes })
+    }
+
+    /// How many.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Also called by the collector, while the VM is closed: then there is nothing left to count in.
+        if let Some(vm) = self.vm.upgrade() {
+            vm.memory().release(self.bytes);
+        }
+    }
+}
