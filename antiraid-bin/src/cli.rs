@@ -404,7 +404,7 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 }
 
 /// The error and all that caused it, in one line.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -17,6 +17,7 @@ use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use worker_core::Limits;
+use worker_vm::Links;
 
 use crate::mistake::{Mistake, Mistakes, Place, did_you_mean, line_of, toml_syntax};
 
@@ -34,8 +35,12 @@ pub struct Config {
     pub database_url: DatabaseUrl,
     /// Worker threads.
     pub workers: NonZeroUsize,
-    /// What bounds a worker and its tenants.
+    /// What bounds each worker and its tenants.
     pub limits: Limits,
+    /// A folder in place of the built-in template and the shared library, for those who work on these.
+    pub builtins_dir: Option<PathBuf>,
+    /// Where people find help and the dashboard; templates ask for it.
+    pub links: Links,
     /// Which events of this program's own log are shown, in the syntax of `EnvFilter`.
     pub log_filter: String,
 }
@@ -46,6 +51,14 @@ impl Default for Config {
             database_url: DatabaseUrl("sqlite:antiraid.db".into()),
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             limits: Limits::default(),
+            builtins_dir: None,
+            // A host that is nobody's (RFC 2606): whoever runs this has their own.
+            links: Links {
+                support_server: "https://example.org/support".into(),
+                api_url: "https://example.org/api".into(),
+                frontend_url: "https://example.org".into(),
+                docs_url: "https://example.org/docs".into(),
+            },
             log_filter: "warn".into(),
         }
     }
@@ -221,6 +234,8 @@ struct Setting {
 enum Field<'a> {
     Url(&'a mut DatabaseUrl),
     Filter(&'a mut String),
+    Dir(&'a mut Option<PathBuf>),
+    Link(&'a mut String),
     Threads(&'a mut NonZeroUsize),
     Count(&'a mut usize),
     Rows(&'a mut u64),
@@ -244,8 +259,13 @@ const SETTINGS: &[Setting] = {
         setting("database.url", TEXT, "where templates and records are: sqlite:<file> or postgres://…", |c| Url(&mut c.database_url)),
         setting("workers", 1..=1_024, "worker threads; the default is one a core", |c| Threads(&mut c.workers)),
         setting("log.filter", TEXT, "what this program logs to stderr: error, warn, info, debug, trace, or target=level,…", |c| Filter(&mut c.log_filter)),
+        setting("builtins_dir", TEXT, "a folder in place of the built-in template and library, for work on these; empty: none", |c| Dir(&mut c.builtins_dir)),
+        setting("links.support_server", TEXT, "where people get help; templates may show it", |c| Link(&mut c.links.support_server)),
+        setting("links.api_url", TEXT, "the HTTP API; templates may show it", |c| Link(&mut c.links.api_url)),
+        setting("links.frontend_url", TEXT, "the dashboard; templates may show it", |c| Link(&mut c.links.frontend_url)),
+        setting("links.docs_url", TEXT, "the documentation; templates may show it", |c| Link(&mut c.links.docs_url)),
         setting("limits.vm_memory_mib_max", 2..=4_096, "Luau and native memory of a tenant", |c| Mib(&mut c.limits.vm_memory_bytes_max)),
-        setting("limits.worker_memory_mib_max", 16..=1_048_576, "Luau memory of all VMs of a worker; beyond it idle ones go", |c| Mib(&mut c.limits.worker_memory_bytes_max)),
+        setting("limits.worker_memory_mib_max", 16..=1_048_576, "Luau memory of all VMs of one worker thread, so in all so many times workers; beyond it idle ones go", |c| Mib(&mut c.limits.worker_memory_bytes_max)),
         setting("limits.vm_idle_timeout_s", 1..=604_800, "a VM that nothing ran in for so long goes", |c| Secs(&mut c.limits.vm_idle_timeout)),
         setting("limits.vm_drain_timeout_s", 1..=3_600, "how long code of a replaced VM may go on", |c| Secs(&mut c.limits.vm_drain_timeout)),
         setting("limits.dispatch_cpu_ms_max", 10..=600_000, "CPU time of one event in one template", |c| Millis(&mut c.limits.dispatch_cpu_max)),
@@ -283,6 +303,14 @@ impl Field<'_> {
                 check_filter(filter)?;
                 *field = filter.into();
             }
+            Self::Dir(field) => *field = Some(text()?).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            Self::Link(field) => {
+                let link = text()?;
+                if !["https://", "http://"].iter().any(|scheme| link.starts_with(scheme)) {
+                    return Err("expected a link that begins with https:// or http://".into());
+                }
+                *field = link.into();
+            }
             Self::Threads(field) => *field = NonZeroUsize::new(number()? as usize).unwrap_or(NonZeroUsize::MIN),
             Self::Count(field) => *field = number()? as usize,
             Self::Rows(field) => *field = number()?,
@@ -300,7 +328,8 @@ impl fmt::Display for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(url) => url.fmt(f),
-            Self::Filter(filter) => filter.fmt(f),
+            Self::Filter(text) | Self::Link(text) => text.fmt(f),
+            Self::Dir(dir) => dir.as_deref().map_or(Ok(()), |dir| dir.display().fmt(f)),
             Self::Threads(count) => count.fmt(f),
             Self::Count(count) => count.fmt(f),
             Self::Rows(count) => count.fmt(f),

@@ -15,6 +15,7 @@ pub mod template_dir;
 
 pub mod engine;
 pub mod store;
+pub mod worker;
 
 pub mod config_command;
 pub mod kv_command;

@@ -8,7 +8,8 @@ use indicatif::MultiProgress;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging, and logs panics. Lines go above the progress bars, which they would tear apart otherwise. To be called
-/// once; later calls change nothing.
+/// once, before any worker starts: those put a hook of their own before this one, to see the panics of their threads.
+/// Later calls change nothing.
 pub fn start(filter: EnvFilter, bars: &MultiProgress) {
     let bars = bars.clone();
     let started = tracing_subscriber::fmt()

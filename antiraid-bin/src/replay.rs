@@ -74,14 +74,15 @@ impl<'a, W: WorkerLike> Replay<'a, W> {
         }
     }
 
-    /// Runs to the end, or until `interrupt` is ready. `before` sees every batch before its events are sent.
-    pub async fn run<E: From<io::Error>>(
+    /// Runs to the end, or until an `interrupt` is ready; a second one ends the waiting for what is running. `before` sees
+    /// every batch before its events are sent.
+    pub async fn run<E: From<io::Error>, I: Future>(
         mut self,
         mut batches: mpsc::Receiver<Result<Batch, RecordingError>>,
-        interrupt: impl Future,
+        interrupt: impl Fn() -> I,
         mut before: impl AsyncFnMut(&Batch) -> Result<(), E>,
     ) -> Result<(Tally, Ending), E> {
-        let mut interrupt = std::pin::pin!(interrupt);
+        let mut interrupted = std::pin::pin!(interrupt());
         let mut ending = None;
         loop {
             self.send();
@@ -102,7 +103,7 @@ impl<'a, W: WorkerLike> Replay<'a, W> {
             }
             tokio::select! {
                 biased;
-                _ = &mut interrupt => ending = Some(Ending::Interrupted),
+                _ = &mut interrupted => ending = Some(Ending::Interrupted),
                 Some(answered) = self.in_flight.next(), if !idle => self.answered(answered)?,
                 batch = batches.recv(), if want_more => match batch {
                     Some(Ok(batch)) => {
@@ -115,7 +116,7 @@ impl<'a, W: WorkerLike> Replay<'a, W> {
             }
         }
         if matches!(ending, Some(Ending::Interrupted)) {
-            self.wind_up().await?;
+            self.wind_up(interrupt()).await?;
         }
         Ok((self.tally, ending.unwrap_or(Ending::Complete)))
     }
@@ -175,7 +176,7 @@ impl<'a, W: WorkerLike> Replay<'a, W> {
                 self.tally.dispatched += u64::from(!templates.is_empty());
                 for result in templates {
                     match &result.outcome {
-                        Ok(_) => self.tally.results += 1,
+                        Ok(value) => self.tally.returned(&result.template, value),
                         Err(error) => self.tally.failed(&result.template, error),
                     }
                     if let Some(results) = &mut self.results {
@@ -190,13 +191,14 @@ impl<'a, W: WorkerLike> Replay<'a, W> {
     }
 
     /// Waits a little for what is running; the rest was never sent, or is given up.
-    async fn wind_up(&mut self) -> io::Result<()> {
-        let give_up = tokio::time::sleep(INTERRUPT_GRACE);
-        let mut give_up = std::pin::pin!(give_up);
+    async fn wind_up(&mut self, interrupt: impl Future) -> io::Result<()> {
+        let mut give_up = std::pin::pin!(tokio::time::sleep(INTERRUPT_GRACE));
+        let mut interrupt = std::pin::pin!(interrupt);
         while !self.in_flight.is_empty() {
             tokio::select! {
                 biased;
                 () = &mut give_up => break,
+                _ = &mut interrupt => break,
                 Some(answered) = self.in_flight.next() => self.answered(answered)?,
             }
         }
@@ -343,9 +345,8 @@ mod tests {
             sender.try_send(Ok(batch(start..events.min(start + 10)))).unwrap();
         }
         drop(sender);
-        let never = std::future::pending::<()>();
         Replay::new(worker, in_flight, None)
-            .run(receiver, never, async |_: &Batch| Ok::<_, io::Error>(()))
+            .run(receiver, std::future::pending::<()>, async |_: &Batch| Ok::<_, io::Error>(()))
             .await
             .unwrap()
     }
@@ -401,7 +402,12 @@ mod tests {
         let worker = Fake { deaf: true, ..Fake::default() };
         let (sender, receiver) = mpsc::channel(1);
         sender.try_send(Ok(batch(0..10))).unwrap();
-        let interrupt = async {
+        let interrupts = Cell::new(0);
+        let interrupt = async || {
+            interrupts.set(interrupts.get() + 1);
+            if interrupts.get() > 1 {
+                return std::future::pending().await;
+            }
             while worker.seen.get() < 4 {
                 tokio::task::yield_now().await;
             }
@@ -419,6 +425,6 @@ mod tests {
         let result = |outcome| TemplateResult { template: TemplateName::new("t").unwrap(), outcome };
         let templates = vec![result(Ok(Value::Null)), result(Err(TemplateError::new("boom")))];
         let (tally, _) = replay(&Fake { templates, ..Fake::default() }, 3, 10).await;
-        assert_eq!((tally.dispatched, tally.results), (10, 10));
+        assert_eq!((tally.dispatched, tally.results(), tally.failures()), (10, 10, 10));
     }
 }

@@ -14,12 +14,13 @@ use crate::config::{Config, DatabaseUrl};
 use crate::output::{Output, complain};
 use crate::recording::{Batch, Source, read_ahead};
 use crate::replay::{Ending, Replay};
-use crate::replay_report::{Report, Run};
+use crate::replay_report::{Background, Report, Run};
 use crate::template_dir::{FolderTemplate, read_templates};
 use crate::{engine, store};
 
-/// How long workers may take to end in good order: a background thread of a template may sleep for long.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long is waited for what templates leave running in the background: its last records should be written, but it may
+/// also sleep for ever.
+const BACKGROUND_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs the command.
 pub async fn run(
@@ -30,8 +31,9 @@ pub async fn run(
     output: &mut Output,
 ) -> Result<Outcome, CommandError> {
     check_sources(&args)?;
+    let builtins = engine::builtins(config)?;
     let templates = match &args.templates {
-        Some(dir) => read_templates(dir, &config.limits.templates)?,
+        Some(dir) => read_templates(dir, &config.limits.templates, &builtins.library())?,
         None => Vec::new(),
     };
     let db = store::open(database, &config.limits).await?;
@@ -39,11 +41,11 @@ pub async fn run(
     loader.look_ahead(&args.files).await?;
 
     let in_flight_max = in_flight_max(&args, config);
-    let workers = engine::start(config, &db, in_flight_max).await.map_err(CommandError::Workers)?;
+    let workers = engine::start(config, &db, builtins, in_flight_max).await.map_err(CommandError::Workers)?;
     let bar = progress_bar(&args, bars);
     let started = Instant::now();
     let (tally, ending) = Replay::new(&workers, in_flight_max.get(), args.results.then_some(&mut *output))
-        .run(read_ahead(args.files, args.repeat), tokio::signal::ctrl_c(), async |batch| {
+        .run(read_ahead(args.files, args.repeat), tokio::signal::ctrl_c, async |batch| {
             bar.inc(batch.bytes);
             loader.meet(batch).await.map_err(CommandError::Store)
         })
@@ -53,15 +55,26 @@ pub async fn run(
 
     // A worker that does not answer has nothing to report; what it lost is in the tally.
     let stats = workers.stats().await.unwrap_or_default();
-    end(&workers).await;
+    // Who gave up waiting for events does not wait for less.
+    let patience = if tally.unfinished > 0 { Duration::ZERO } else { BACKGROUND_WAIT };
+    let background = end(&workers, bars, patience).await;
+    drop(workers);
     db.close().await;
     let report = tally.report(Run {
         interrupted: matches!(ending, Ending::Interrupted),
         elapsed,
         workers: config.workers.get(),
+        in_flight_max: in_flight_max.get(),
         tenants: loader.tenants.len(),
         templates_loaded: loader.loaded,
         stats,
+        background,
+        locate: &|template, at| {
+            let template = loader.templates.iter().find(|other| other.name == *template)?;
+            let path = at.path.trim_start_matches('/');
+            // Not so for a line of the shared library.
+            template.files.get(path).map(|_| template.folder.join(path).display().to_string())
+        },
     });
     print(&report, args.json, args.results, output)?;
     outcome(&report, ending)
@@ -139,12 +152,26 @@ impl Loader<'_> {
     }
 }
 
-/// Ends the workers, in good order if that is possible soon.
-async fn end(workers: &impl WorkerLike) {
-    if tokio::time::timeout(DRAIN_TIMEOUT, workers.drain()).await.is_err() {
+/// Ends the workers: in good order if that is possible within this time and nobody interrupts it.
+async fn end(workers: &impl WorkerLike, bars: &MultiProgress, patience: Duration) -> Background {
+    let started = Instant::now();
+    let message =
+        format!("waiting at most {} s for what templates have left running; ctrl-c ends it", patience.as_secs());
+    let spinner = bars.add(ProgressBar::new_spinner().with_message(message));
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let finished = tokio::select! {
+        // A worker that cannot answer has nothing left that runs.
+        _ = workers.drain() => true,
+        () = tokio::time::sleep(patience) => false,
+        _ = tokio::signal::ctrl_c() => false,
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    if !finished {
         // Whether it was still there to be killed matters to nobody.
         let _ = workers.kill().await;
     }
+    spinner.finish_and_clear();
+    Background { seconds, finished }
 }
 
 fn print(report: &Report, json: bool, results: bool, output: &mut Output) -> Result<(), CommandError> {

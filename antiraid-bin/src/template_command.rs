@@ -11,8 +11,8 @@ use crate::cli::{CommandError, InstalledArgs, Outcome, TemplateCommand};
 use crate::config::Config;
 use crate::mistake::{Mistake, Mistakes};
 use crate::output::Output;
-use crate::store;
 use crate::template_dir::{FolderTemplate, Tenants, read_templates};
+use crate::{engine, store};
 
 /// Tenants that are asked for at once when all are listed.
 const TENANTS_PAGE: usize = 1_000;
@@ -38,7 +38,7 @@ pub async fn run(command: TemplateCommand, config: &Config, output: &mut Output)
 }
 
 fn check(dir: &Path, config: &Config, output: &mut Output) -> Result<Outcome, CommandError> {
-    match read_templates(dir, &config.limits.templates) {
+    match read_templates(dir, &config.limits.templates, &engine::builtins(config)?.library()) {
         Ok(templates) => {
             for template in templates {
                 let files = template.files.iter().len();
@@ -55,7 +55,7 @@ fn check(dir: &Path, config: &Config, output: &mut Output) -> Result<Outcome, Co
 }
 
 async fn push(dir: &Path, tenants: &[TenantId], config: &Config, output: &mut Output) -> Result<Outcome, CommandError> {
-    let templates = read_templates(dir, &config.limits.templates)?;
+    let templates = read_templates(dir, &config.limits.templates, &engine::builtins(config)?.library())?;
     let targets = templates.iter().map(|template| targets(template, tenants)).collect::<Result<Vec<_>, _>>()?;
     let db = store::open(&config.database_url, &config.limits).await?;
     for (template, tenants) in templates.iter().zip(targets) {

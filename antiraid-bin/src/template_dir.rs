@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use worker_core::{
     BaseName, Capabilities, CompatDate, EventName, Snowflake, TemplateFiles, TemplateLimits, TemplateName, TenantId,
 };
+use worker_vm::{Problem, check_template};
 
 use crate::mistake::{Mistake, Mistakes, did_you_mean, line_of, toml_syntax};
 
@@ -88,12 +89,17 @@ impl Tenants {
 }
 
 /// Reads the templates of a folder: the folder itself if it has a `template.toml`, else each folder in it that has one.
-/// Either all are good, or every mistake of every template is named.
-pub fn read_templates(dir: &Path, limits: &TemplateLimits) -> Result<Vec<FolderTemplate>, Mistakes> {
+/// Their code is compiled, and what they require must be there or in the shared library. Either all are good, or every
+/// mistake of every template is named.
+pub fn read_templates(
+    dir: &Path,
+    limits: &TemplateLimits,
+    library: &TemplateFiles,
+) -> Result<Vec<FolderTemplate>, Mistakes> {
     let mut mistakes = Mistakes::none();
     let mut templates: Vec<FolderTemplate> = Vec::new();
     for folder in template_folders(dir, &mut mistakes) {
-        templates.extend(read_template(&folder, limits, &mut mistakes));
+        templates.extend(read_template(&folder, limits, library, &mut mistakes));
     }
     let mut folders = HashMap::new();
     for template in &templates {
@@ -145,8 +151,17 @@ fn example() -> String {
     lines.join("\n")
 }
 
-fn read_template(folder: &Path, limits: &TemplateLimits, mistakes: &mut Mistakes) -> Option<FolderTemplate> {
+fn read_template(
+    folder: &Path,
+    limits: &TemplateLimits,
+    library: &TemplateFiles,
+    mistakes: &mut Mistakes,
+) -> Option<FolderTemplate> {
     let files = read_files(folder, limits, mistakes);
+    for Problem { path, line, message } in files.iter().flat_map(|files| check_template(files, library)) {
+        let path = folder.join(path.trim_start_matches('/'));
+        mistakes.add(Mistake::in_line(&path, line as usize, message));
+    }
     let path = folder.join(MANIFEST);
     let text = match read_text(&path, MANIFEST_BYTES_MAX) {
         Ok(text) => text,

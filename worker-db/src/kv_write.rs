@@ -152,8 +152,7 @@ impl WorkerDb {
         let existing = by_id(&mut tx, tenant, id).await?.ok_or_else(|| DbError::NotFound(format!("record `{id}`")))?;
         let expiry = (existing.expires_at, written.expires_at);
         let done = self.overwrite(&mut tx, usage, tenant, existing, written).await?;
-        tx.commit().await?;
-        self.announce_expiry(tenant, &done.id, expiry);
+        self.commit(tx, expiry_change(tenant, &done.id, expiry)).await?;
         Ok(done)
     }
 
@@ -230,8 +229,7 @@ impl WorkerDb {
             Some(existing) => self.overwrite(&mut tx, usage, tenant, existing, written).await?,
             None => self.insert(&mut tx, usage, tenant, key, scopes, written).await?,
         };
-        tx.commit().await?;
-        self.announce_expiry(tenant, &done.id, expiry);
+        self.commit(tx, expiry_change(tenant, &done.id, expiry)).await?;
         Ok(done)
     }
 
@@ -285,8 +283,7 @@ impl WorkerDb {
     ) -> Result<bool, DbError> {
         let Some(existing) = by_id(&mut tx, tenant, id).await? else { return Ok(false) };
         tx.execute(&KV_SET_EXPIRY, &args![tenant; id, expires_at]).await?;
-        tx.commit().await?;
-        self.announce_expiry(tenant, id, (existing.expires_at, expires_at));
+        self.commit(tx, expiry_change(tenant, id, (existing.expires_at, expires_at))).await?;
         Ok(true)
     }
 
@@ -299,18 +296,19 @@ impl WorkerDb {
             Err(_) => tx.execute(&KV_DELETE_ANY_SCOPES, &args![tenant; &key, id]).await?,
         };
         self.use_up(&mut tx, tenant, usage, -1, -bytes).await?;
-        tx.commit().await?;
-        self.announce_expiry(tenant, id, (expires_at, None));
+        self.commit(tx, expiry_change(tenant, id, (expires_at, None))).await?;
         Ok(true)
     }
+}
 
-    fn announce_expiry(&self, tenant: TenantId, id: &str, (before, now): (Option<i64>, Option<i64>)) {
-        if before != now {
-            // It was checked on its way in.
-            let expires_at = now.and_then(|micros| from_micros(id, micros).ok());
-            self.announce(Change::Expiry { tenant, id: id.into(), expires_at });
-        }
+/// What others must hear of a record's expiry: nothing if it is what it was.
+fn expiry_change(tenant: TenantId, id: &str, (before, now): (Option<i64>, Option<i64>)) -> Vec<Change> {
+    if before == now {
+        return Vec::new();
     }
+    // It was checked on its way in.
+    let expires_at = now.and_then(|micros| from_micros(id, micros).ok());
+    vec![Change::Expiry { tenant, id: id.into(), expires_at }]
 }
 
 async fn exact(tx: &mut Tx, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<Existing>, DbError> {

@@ -65,11 +65,8 @@ impl WorkerDb {
             tx.execute(&SHOP_SET_LATEST, &args![name, version.as_str()]).await?;
         }
         let users = tx.fetch_all(&SHOP_USERS, &args![name, version.as_str(), is_latest]).await?;
-        tx.commit().await?;
-        for tenant in users.into_iter().filter_map(tenant_of) {
-            self.announce(Change::Templates { tenant });
-        }
-        Ok(())
+        let users = users.into_iter().filter_map(tenant_of);
+        self.commit(tx, users.map(|tenant| Change::Templates { tenant }).collect()).await
     }
 
     /// All versions of a shop template, the highest last.

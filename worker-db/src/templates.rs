@@ -200,8 +200,7 @@ impl WorkerDb {
         if count.is_some_and(|(count,)| count > templates_max) {
             return Err(DbError::QuotaExceeded("templates"));
         }
-        tx.commit().await?;
-        self.announce(Change::Templates { tenant });
+        self.commit(tx, vec![Change::Templates { tenant }]).await?;
         Ok(())
     }
 
@@ -211,8 +210,7 @@ impl WorkerDb {
         let (mut tx, _) = self.begin_for(tenant).await?;
         let before = content_of(&mut tx, tenant, &template.name).await?;
         write_template(&mut tx, &TEMPLATE_UPDATE, tenant, &template, &checked, self.now()).await?;
-        tx.commit().await?;
-        self.announce(Change::Templates { tenant });
+        self.commit(tx, vec![Change::Templates { tenant }]).await?;
         self.sweep_content(before).await;
         Ok(())
     }
@@ -229,8 +227,7 @@ impl WorkerDb {
         if tx.execute(&TEMPLATE_SET_PAUSED, &args).await? == 0 {
             return Err(no_template(name));
         }
-        tx.commit().await?;
-        self.announce(Change::Templates { tenant });
+        self.commit(tx, vec![Change::Templates { tenant }]).await?;
         Ok(())
     }
 
@@ -239,8 +236,7 @@ impl WorkerDb {
         let (mut tx, _) = self.begin_for(tenant).await?;
         let before = content_of(&mut tx, tenant, name).await?;
         tx.execute(&TEMPLATE_DELETE, &args![tenant; name.as_str()]).await?;
-        tx.commit().await?;
-        self.announce(Change::Templates { tenant });
+        self.commit(tx, vec![Change::Templates { tenant }]).await?;
         self.sweep_content(before).await;
         Ok(())
     }

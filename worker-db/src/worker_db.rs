@@ -107,9 +107,29 @@ impl WorkerDb {
         self.0.changes.subscribe()
     }
 
-    pub(crate) fn announce(&self, change: Change) {
-        // An error means that nobody listens.
-        let _ = self.0.changes.send(change);
+    /// Commits, then announces. Once begun, both end even if the caller is dropped: a change that was committed and not
+    /// announced would leave others with old copies for good.
+    pub(crate) async fn commit(&self, tx: Tx, changes: Vec<Change>) -> Result<(), DbError> {
+        if changes.is_empty() {
+            return tx.commit().await;
+        }
+        let sender = self.0.changes.clone();
+        let done = tokio::spawn(async move {
+            tx.commit().await?;
+            for change in changes {
+                // An error means that nobody listens.
+                let _ = sender.send(change);
+            }
+            Ok(())
+        });
+        match done.await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and this call with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 
     pub(crate) fn pools(&self) -> &Pools {

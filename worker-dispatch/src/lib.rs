@@ -3,6 +3,11 @@
 mod worker_dispatcher;
 
 mod queues;
+mod waiting;
+
+mod loading;
 mod resume_keys;
+
+mod ending;
 
 pub use worker_dispatcher::WorkerDispatcher;

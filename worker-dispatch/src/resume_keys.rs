@@ -1,18 +1,24 @@
 //! `KeyResume`: sent once for each record with `resume` when a tenant's templates are loaded, spread out in time.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
-use worker_core::{Event, EventName, TenantId, WorkerLike};
+use tokio::time::Instant;
+use worker_core::{Event, EventName, ReplyTo, TenantId};
+use worker_db::{Lookup, ResumeRecord};
 
-use crate::WorkerDispatcher;
+use crate::worker_dispatcher::{Inner, State};
 
 /// Between two events of one tenant.
-const PACE: Duration = Duration::from_millis(50);
+const TENANT_PACE: Duration = Duration::from_millis(50);
 
-/// Between two tenants when a worker starts.
-const TENANT_PACE: Duration = Duration::from_millis(5);
+/// Between two events of one worker.
+const WORKER_PACE: Duration = Duration::from_millis(2);
+
+/// Before the next try when the tenant's templates are not loaded.
+const UNLOADED_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct KeyResume<'a> {
@@ -21,48 +27,69 @@ struct KeyResume<'a> {
     scopes: &'a [String],
 }
 
-impl WorkerDispatcher {
-    /// Loads the tenants of this worker that have records to resume, so that each gets its `KeyResume` events. To be
-    /// called once, when the worker starts.
-    pub fn resume_keys(&self) {
+impl Inner {
+    /// Loads all tenants of this worker that have records to resume.
+    pub(crate) fn load_resumable(self: &Rc<Self>) {
         let this = self.clone();
         tokio::task::spawn_local(async move {
-            let tenants = match this.db().tenants_with_resume().await {
-                Ok(tenants) => tenants,
-                Err(error) => {
-                    tracing::error!(worker = %this.id(), "records to resume cannot be listed: {error}");
-                    return;
-                }
-            };
-            for tenant in tenants.into_iter().filter(|tenant| this.filter().owns(*tenant)) {
-                this.ensure_loaded(tenant);
-                tokio::time::sleep(TENANT_PACE).await;
+            let ask = async || this.db.tenants_with_resume().await;
+            if let Some(tenants) = this.ask("the tenants with records to resume cannot be read", ask).await {
+                this.load_later(tenants.into_iter().filter(|tenant| this.filter.owns(*tenant)));
             }
         });
     }
 
-    /// Sends the tenant's `KeyResume` events, in the order in which the records were made.
-    pub(crate) fn send_key_resumes(&self, tenant: TenantId) {
+    /// Sends the tenant's `KeyResume` events, in the order in which the records were made, for as long as its templates
+    /// are those of this load.
+    pub(crate) fn send_key_resumes(self: &Rc<Self>, tenant: TenantId, serial: u64) {
         let this = self.clone();
         tokio::task::spawn_local(async move {
-            let records = match this.db().resume_records(tenant).await {
-                Ok(records) => records,
-                Err(error) => {
-                    tracing::error!(%tenant, "records to resume cannot be read: {error}");
+            let ask = async || this.db.resume_records(tenant).await;
+            let records = this.ask("records to resume cannot be read", ask).await.unwrap_or_default();
+            for record in records {
+                let Some(event) = event(&record) else { continue };
+                if !this.send_key_resume(tenant, serial, event).await {
                     return;
                 }
-            };
-            for record in records {
-                let data = KeyResume { id: &record.id, key: &record.key, scopes: &record.scopes };
-                match serde_json::to_vec(&data) {
-                    Ok(data) => {
-                        let event = Event::antiraid(EventName::KEY_RESUME, Bytes::from(data));
-                        this.dispatch_nowait(tenant, event.with_scopes(record.scopes.iter().map(String::as_str)));
-                    }
-                    Err(error) => tracing::error!(%tenant, "a record to resume cannot be sent: {error}"),
-                }
-                tokio::time::sleep(PACE).await;
             }
         });
     }
+
+    /// Sends one when it is time and there is room for it. Whether to go on.
+    async fn send_key_resume(self: &Rc<Self>, tenant: TenantId, serial: u64, event: Event) -> bool {
+        let mut is_time = false;
+        loop {
+            let is_current = self.loads.borrow().get(&tenant).is_some_and(|load| load.serial == serial);
+            if !is_current || self.state.get() != State::Open {
+                return false;
+            }
+            match self.cache.lookup(tenant, &event) {
+                Lookup::Nobody => return true,
+                Lookup::NotLoaded => {
+                    self.ensure_loaded(tenant);
+                    tokio::time::sleep(UNLOADED_WAIT).await;
+                }
+                Lookup::Subscribers(_) if !is_time => {
+                    let time = self.next_resume.get().max(Instant::now());
+                    self.next_resume.set(time + WORKER_PACE);
+                    tokio::time::sleep_until(time).await;
+                    is_time = true;
+                }
+                Lookup::Subscribers(_) if self.queues.borrow().has_room(tenant) => {
+                    self.take_in(tenant, event, ReplyTo::nobody());
+                    tokio::time::sleep(TENANT_PACE).await;
+                    return true;
+                }
+                Lookup::Subscribers(_) => tokio::time::sleep(TENANT_PACE).await,
+            }
+        }
+    }
+}
+
+fn event(record: &ResumeRecord) -> Option<Event> {
+    let data = KeyResume { id: &record.id, key: &record.key, scopes: &record.scopes };
+    // Three strings always have a JSON form.
+    let data = serde_json::to_vec(&data).ok()?;
+    let event = Event::antiraid(EventName::KEY_RESUME, Bytes::from(data));
+    Some(event.with_scopes(record.scopes.iter().map(String::as_str)))
 }

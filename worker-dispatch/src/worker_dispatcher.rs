@@ -1,66 +1,78 @@
 //! From an event to the templates that subscribe to it, and back.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::rc::{Rc, Weak};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use worker_core::{
     Call, DispatchResult, Event, EventName, Limits, ReplyTo, StaticRef, TemplateError, TemplateName, TemplateResult,
-    TenantId, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike, WorkerStats,
+    TenantId, Value, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike, WorkerStats,
 };
-use worker_db::{Change, Lookup, Subscribers, TenantTemplates, WorkerCacheData, WorkerDb};
-use worker_vm::{LogKind, Run, Runs, WorkerVmManager};
+use worker_db::{Lookup, Subscribers, WorkerCacheData, WorkerDb};
+use worker_vm::{LogKind, LogLine, Run, Runs, WorkerVmManager};
 
-use crate::queues::{Held, Pushed, Queued, Queues};
+use crate::loading::{Backlog, Load};
+use crate::queues::{Held, Queued, Queues};
 
-/// How long the pump starts events before it lets the runtime do other things.
-const PUMP_TIME: Duration = Duration::from_micros(200);
-
-/// Runs the subscribers of events for the tenants of one worker. A [`WorkerLike`] that lives on the worker's thread;
-/// clones are handles to the same dispatcher.
+/// Runs the subscribers of events for the tenants of one worker. A [`WorkerLike`] that lives on the worker's thread.
+/// Clones are handles to the same dispatcher; when the last one goes, it ends as if killed.
 #[derive(Clone)]
-pub struct WorkerDispatcher(Rc<Inner>);
+pub struct WorkerDispatcher(Rc<Handle>);
 
-struct Inner {
-    id: WorkerId,
-    vms: WorkerVmManager,
-    cache: WorkerCacheData,
-    db: WorkerDb,
-    filter: WorkerFilter,
-    limits: StaticRef<Limits>,
-    queues: RefCell<Queues>,
+struct Handle(Rc<Inner>);
+
+/// The dispatcher as its own tasks hold it.
+pub(crate) struct Inner {
+    pub(crate) id: WorkerId,
+    pub(crate) vms: WorkerVmManager,
+    pub(crate) cache: WorkerCacheData,
+    pub(crate) db: WorkerDb,
+    pub(crate) filter: WorkerFilter,
+    pub(crate) limits: StaticRef<Limits>,
+    pub(crate) queues: RefCell<Queues>,
     /// Dispatches of a tenant that have started and not ended.
-    running: RefCell<HashMap<TenantId, usize>>,
-    /// What was last loaded for a tenant, to tell a change of its templates from a mere reload.
-    fingerprints: RefCell<HashMap<TenantId, u64>>,
-    pumping: Cell<bool>,
-    state: Cell<State>,
-    quiet: Notify,
-    counters: Counters,
+    pub(crate) running: RefCell<HashMap<TenantId, usize>>,
+    /// What was last loaded for a tenant.
+    pub(crate) loads: RefCell<HashMap<TenantId, Load>>,
+    /// Tenants to be loaded when there is time.
+    pub(crate) backlog: RefCell<Backlog>,
+    /// Tenants whose events a task starts by turns.
+    pub(crate) by_turns: RefCell<HashSet<TenantId>>,
+    /// When the next `KeyResume` of this worker may be sent.
+    pub(crate) next_resume: Cell<Instant>,
+    pub(crate) pumping: Cell<bool>,
+    pub(crate) watching: Cell<bool>,
+    pub(crate) state: Cell<State>,
+    /// Notified when nothing waits and nothing runs.
+    pub(crate) quiet: Notify,
+    pub(crate) counters: Counters,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
+    /// Takes events.
     Open,
+    /// Finishes what it has taken.
     Draining,
+    /// Does nothing more.
     Ended,
 }
 
 #[derive(Default)]
-struct Counters {
+pub(crate) struct Counters {
     events: Cell<u64>,
     dispatched: Cell<u64>,
     run: Cell<u64>,
     failed: Cell<u64>,
-    dropped: Cell<u64>,
-    refused: Cell<u64>,
+    pub(crate) dropped: Cell<u64>,
+    pub(crate) refused: Cell<u64>,
 }
 
-fn count(counter: &Cell<u64>) {
+pub(crate) fn count(counter: &Cell<u64>) {
     counter.set(counter.get() + 1);
 }
 
@@ -74,8 +86,7 @@ impl WorkerDispatcher {
         filter: WorkerFilter,
         limits: StaticRef<Limits>,
     ) -> Self {
-        let changes = db.changes();
-        let this = Self(Rc::new(Inner {
+        let inner = Rc::new(Inner {
             id,
             vms,
             cache,
@@ -84,54 +95,80 @@ impl WorkerDispatcher {
             queues: RefCell::new(Queues::new(&limits)),
             limits,
             running: RefCell::default(),
-            fingerprints: RefCell::default(),
+            loads: RefCell::default(),
+            backlog: RefCell::default(),
+            by_turns: RefCell::default(),
+            next_resume: Cell::new(Instant::now()),
             pumping: Cell::new(false),
+            watching: Cell::new(false),
             state: Cell::new(State::Open),
             quiet: Notify::new(),
             counters: Counters::default(),
-        }));
-        tokio::task::spawn_local(follow_changes(Rc::downgrade(&this.0), changes));
-        this
+        });
+        inner.follow_changes();
+        Self(Rc::new(Handle(inner)))
+    }
+
+    /// Loads the tenants of this worker that have records to resume, one after the other, so that each gets its
+    /// `KeyResume` events. To be called once, when the worker starts.
+    pub fn resume_keys(&self) {
+        self.0.0.load_resumable();
     }
 
     /// The lines of the tenant's log, oldest first.
-    pub fn log_lines(&self, tenant: TenantId) -> Vec<worker_vm::LogLine> {
-        self.0.vms.log_lines(tenant)
+    pub fn log_lines(&self, tenant: TenantId) -> Vec<LogLine> {
+        self.0.0.vms.log_lines(tenant)
+    }
+}
+
+impl WorkerLike for WorkerDispatcher {
+    fn id(&self) -> WorkerId {
+        self.0.0.id
     }
 
-    pub(crate) fn db(&self) -> &WorkerDb {
-        &self.0.db
+    fn submit(&self, call: Call) {
+        let inner = &self.0.0;
+        match call {
+            Call::Dispatch { tenant, event, reply_to } => inner.take_in(tenant, event, reply_to),
+            Call::Reload { tenant, reply_to } => reply_to.send(inner.may_take(tenant).map(|()| inner.reload(tenant))),
+            Call::Stats { reply_to } => reply_to.send(Ok(inner.stats())),
+            Call::Drain { reply_to } => inner.drain(reply_to),
+            Call::Kill { reply_to } => inner.kill(reply_to),
+            other => other.refuse(WorkerError::new(WorkerErrorKind::BadRequest, "a call that this worker does not know")),
+        }
     }
+}
 
-    pub(crate) fn filter(&self) -> &WorkerFilter {
-        &self.0.filter
+impl fmt::Debug for WorkerDispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0.0;
+        f.debug_struct("WorkerDispatcher").field("id", &inner.id).field("state", &inner.state).finish_non_exhaustive()
     }
+}
 
-    // ---- one event
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
 
-    fn take_in(&self, tenant: TenantId, event: Event, reply_to: ReplyTo<DispatchResult>) {
-        let counters = &self.0.counters;
-        count(&counters.events);
-        if self.0.state.get() != State::Open {
-            reply_to.send(Err(WorkerError::new(WorkerErrorKind::WorkerGone, "the worker takes no more events")));
+impl Inner {
+    /// Takes an event in: it is answered here, started, or queued.
+    pub(crate) fn take_in(self: &Rc<Self>, tenant: TenantId, event: Event, reply_to: ReplyTo<DispatchResult>) {
+        count(&self.counters.events);
+        if let Err(error) = self.may_take(tenant) {
+            reply_to.send(Err(error));
             return;
         }
-        if !self.0.filter.owns(tenant) {
-            let context = format!("worker {} does not own {tenant}", self.0.id);
-            reply_to.send(Err(WorkerError::new(WorkerErrorKind::BadRequest, context)));
-            return;
-        }
-        let lookup = self.0.cache.lookup(tenant, &event);
+        let lookup = self.cache.lookup(tenant, &event);
         if let Lookup::Nobody = lookup {
             reply_to.send(Ok(DispatchResult::default()));
             return;
         }
-        count(&counters.dispatched);
-        let deadline = Instant::now() + self.0.limits.dispatch_timeout;
-        let queued = Queued { event, reply_to, deadline };
+        let queued = Queued { event, reply_to, deadline: deadline(self.limits.dispatch_timeout) };
         match lookup {
             Lookup::Subscribers(subscribers)
-                if !self.0.queues.borrow().is_waiting(tenant) && self.0.vms.in_credit(tenant) =>
+                if !self.queues.borrow().is_waiting(tenant) && self.vms.in_credit(tenant) =>
             {
                 self.start(tenant, &subscribers, queued);
             }
@@ -139,49 +176,38 @@ impl WorkerDispatcher {
         }
     }
 
-    fn enqueue(&self, tenant: TenantId, queued: Queued) {
-        let pushed = self.0.queues.borrow_mut().push(tenant, queued);
-        match pushed {
-            Pushed::Queued => {}
-            Pushed::Displaced(other) => self.refuse(other),
-            Pushed::Refused(queued) => {
-                self.refuse(queued);
-                return;
-            }
+    fn may_take(&self, tenant: TenantId) -> Result<(), WorkerError> {
+        if self.state.get() != State::Open {
+            return Err(WorkerError::new(WorkerErrorKind::WorkerGone, "the worker takes no more calls"));
         }
-        self.pump();
-    }
-
-    /// No room: a caller that waits is told, an event for its own sake is dropped and counted.
-    fn refuse(&self, queued: Queued) {
-        if queued.reply_to.is_wanted() {
-            count(&self.0.counters.refused);
-            let context = "too many events wait to be started";
-            queued.reply_to.send(Err(WorkerError::new(WorkerErrorKind::Overloaded, context)));
-        } else {
-            count(&self.0.counters.dropped);
+        if !self.filter.owns(tenant) {
+            let context = format!("worker {} does not own {tenant}", self.id);
+            return Err(WorkerError::new(WorkerErrorKind::BadRequest, context));
         }
+        Ok(())
     }
 
     /// Starts an event in its subscribers. What ends within a slice is answered at once.
-    fn start(&self, tenant: TenantId, subscribers: &Subscribers, queued: Queued) {
+    pub(crate) fn start(self: &Rc<Self>, tenant: TenantId, subscribers: &Subscribers, queued: Queued) {
         if queued.reply_to.is_abandoned() {
             return;
         }
         let wanted = queued.reply_to.is_wanted();
-        let runs = match self.0.vms.try_start(tenant, subscribers, &queued.event, wanted) {
+        let runs = match self.vms.try_start(tenant, subscribers, &queued.event, wanted) {
             Ok(Some(runs)) => runs,
             Ok(None) => {
                 self.compile_first(tenant, subscribers.clone(), queued);
                 return;
             }
             Err(error) => {
+                tracing::error!(%tenant, event = %queued.event.name(), "no VM: {error}");
                 let context = format!("no VM for {tenant}");
                 queued.reply_to.send(Err(WorkerError::new(WorkerErrorKind::Internal, context).with_source(error)));
                 return;
             }
         };
-        self.0.counters.run.set(self.0.counters.run.get() + runs.len() as u64);
+        count(&self.counters.dispatched);
+        self.counters.run.set(self.counters.run.get() + runs.len() as u64);
         if runs.iter().all(|(_, run)| matches!(run, Run::Done(_))) {
             let finished = runs.into_iter().map(|(template, run)| match run {
                 Run::Done(outcome) => self.result(tenant, queued.event.name(), template, outcome),
@@ -194,24 +220,36 @@ impl WorkerDispatcher {
         self.started(tenant);
         let this = self.clone();
         tokio::task::spawn_local(async move {
-            let templates = this.finish(tenant, queued.event.name(), runs, queued.deadline).await;
-            queued.reply_to.send(Ok(DispatchResult { templates }));
+            let templates = this.finish(tenant, &queued, runs).await;
+            queued.reply_to.send(match this.state.get() {
+                State::Open | State::Draining => Ok(DispatchResult { templates }),
+                State::Ended => {
+                    let context = "the worker was ended while the event was handled";
+                    Err(WorkerError::new(WorkerErrorKind::WorkerGone, context))
+                }
+            });
             this.ended(tenant);
         });
     }
 
-    async fn finish(&self, tenant: TenantId, event: &EventName, runs: Runs, deadline: Instant) -> Vec<TemplateResult> {
+    /// The results of all runs, or of those that have ended by the deadline: the others go on in the background.
+    async fn finish(&self, tenant: TenantId, queued: &Queued, runs: Runs) -> Vec<TemplateResult> {
         let mut templates = Vec::with_capacity(runs.len());
         for (template, run) in runs {
             let outcome = match run {
                 Run::Done(outcome) => outcome,
-                Run::Running(run) => tokio::time::timeout_at(deadline, run).await.unwrap_or_else(|_| {
-                    let seconds = self.0.limits.dispatch_timeout.as_secs_f64();
-                    let text = format!("timeout: not finished within {seconds} s; it goes on in the background");
-                    Err(TemplateError::new(text))
-                }),
+                Run::Running(run) => match tokio::time::timeout_at(queued.deadline, run).await {
+                    Ok(outcome) => outcome,
+                    Err(_) if queued.reply_to.is_wanted() && !queued.reply_to.is_abandoned() => {
+                        let seconds = self.limits.dispatch_timeout.as_secs_f64();
+                        let text = format!("timeout: not finished within {seconds} s; it goes on in the background");
+                        Err(TemplateError::new(text))
+                    }
+                    // Nobody waits, so it is no failure to be slow.
+                    Err(_) => continue,
+                },
             };
-            templates.push(self.result(tenant, event, template, outcome));
+            templates.push(self.result(tenant, queued.event.name(), template, outcome));
         }
         templates
     }
@@ -222,331 +260,50 @@ impl WorkerDispatcher {
         tenant: TenantId,
         event: &EventName,
         template: TemplateName,
-        outcome: Result<worker_core::Value, TemplateError>,
+        outcome: Result<Value, TemplateError>,
     ) -> TemplateResult {
         if let Err(error) = &outcome {
-            count(&self.0.counters.failed);
-            let text = match &error.traceback {
-                Some(traceback) => format!("{error}\n{traceback}"),
-                None => error.to_string(),
-            };
-            self.0.vms.log(tenant, LogKind::Error, Some(template.clone()), Some(event.clone()), &text);
+            count(&self.counters.failed);
+            if self.is_news(tenant, &template, error) {
+                let text = match &error.traceback {
+                    Some(traceback) => format!("{error}\n{traceback}"),
+                    None => error.to_string(),
+                };
+                self.vms.log(tenant, LogKind::Error, Some(template.clone()), Some(event.clone()), &text);
+            }
         }
         TemplateResult { template, outcome }
     }
 
+    /// A dispatch of the tenant runs on.
     fn started(&self, tenant: TenantId) {
-        let full = {
-            let mut running = self.0.running.borrow_mut();
-            let running = running.entry(tenant).or_default();
-            *running += 1;
-            *running >= self.0.limits.tenant_dispatches_max
-        };
-        if full && self.0.queues.borrow().held(tenant) == Held::No {
-            self.0.queues.borrow_mut().hold(tenant, Held::Full);
+        *self.running.borrow_mut().entry(tenant).or_default() += 1;
+        if self.is_full(tenant) && self.queues.borrow().held(tenant) == Held::No {
+            self.queues.borrow_mut().hold(tenant, Held::Full);
         }
     }
 
-    fn ended(&self, tenant: TenantId) {
-        let below = {
-            let mut all = self.0.running.borrow_mut();
-            let Some(running) = all.get_mut(&tenant) else { return };
-            *running -= 1;
-            let below = *running < self.0.limits.tenant_dispatches_max;
-            if *running == 0 {
-                all.remove(&tenant);
-            }
-            below
-        };
-        if below && self.0.queues.borrow().held(tenant) == Held::Full {
-            self.0.queues.borrow_mut().hold(tenant, Held::No);
-            self.pump();
-        }
-        self.notify_if_quiet();
-    }
-
-    // ---- events that wait
-
-    /// Sees that somebody starts the events that wait.
-    fn pump(&self) {
-        if !self.0.pumping.replace(true) {
-            let this = self.clone();
-            tokio::task::spawn_local(async move { this.run_pump().await });
-        }
-    }
-
-    async fn run_pump(&self) {
-        let mut since = Instant::now();
-        loop {
-            let next = self.0.queues.borrow_mut().pop();
-            let Some((tenant, queued)) = next else { break };
-            self.next(tenant, queued);
-            if since.elapsed() >= PUMP_TIME {
-                tokio::task::yield_now().await;
-                since = Instant::now();
-            }
-        }
-        self.0.pumping.set(false);
-        self.notify_if_quiet();
-    }
-
-    /// Starts an event whose turn it is, or sees to what it needs first.
-    fn next(&self, tenant: TenantId, queued: Queued) {
-        if self.is_late(&queued) {
-            late(queued);
-            return;
-        }
-        match self.0.cache.lookup(tenant, &queued.event) {
-            Lookup::Nobody => queued.reply_to.send(Ok(DispatchResult::default())),
-            Lookup::NotLoaded => {
-                self.0.queues.borrow_mut().push_front(tenant, queued);
-                self.ensure_loaded(tenant);
-            }
-            Lookup::Subscribers(subscribers) => {
-                if self.0.vms.in_credit(tenant) {
-                    self.start(tenant, &subscribers, queued);
-                } else {
-                    {
-                        let mut queues = self.0.queues.borrow_mut();
-                        queues.push_front(tenant, queued);
-                        queues.hold(tenant, Held::OutOfCredit);
-                    }
-                    let this = self.clone();
-                    tokio::task::spawn_local(async move { this.start_by_turns(tenant).await });
-                }
-            }
-        }
-    }
-
-    fn is_late(&self, queued: &Queued) -> bool {
-        queued.reply_to.is_wanted() && Instant::now() >= queued.deadline
-    }
-
-    /// Starts the events of a tenant that has used up its credit: one a turn.
-    async fn start_by_turns(&self, tenant: TenantId) {
-        loop {
-            let turn = self.0.vms.turn(tenant).await;
-            if self.0.queues.borrow().held(tenant) != Held::OutOfCredit {
-                return;
-            }
-            let next = self.0.queues.borrow_mut().pop_of(tenant);
-            let Some(queued) = next else { break };
-            if self.is_late(&queued) {
-                late(queued);
-                continue;
-            }
-            match self.0.cache.lookup(tenant, &queued.event) {
-                Lookup::Nobody => queued.reply_to.send(Ok(DispatchResult::default())),
-                Lookup::NotLoaded => {
-                    self.0.queues.borrow_mut().push_front(tenant, queued);
-                    drop(turn);
-                    break;
-                }
-                Lookup::Subscribers(subscribers) => self.start(tenant, &subscribers, queued),
-            }
-            drop(turn);
-            if self.0.vms.in_credit(tenant) || self.is_full(tenant) {
-                break;
-            }
-        }
-        let held = if self.is_full(tenant) { Held::Full } else { Held::No };
-        if self.0.queues.borrow().held(tenant) == Held::OutOfCredit {
-            self.0.queues.borrow_mut().hold(tenant, held);
-        }
-        self.pump();
-    }
-
-    fn is_full(&self, tenant: TenantId) -> bool {
-        self.0.running.borrow().get(&tenant).is_some_and(|running| *running >= self.0.limits.tenant_dispatches_max)
-    }
-
-    // ---- loading
-
-    /// Loads the tenant's templates if they are not; its events wait until that is done.
-    pub(crate) fn ensure_loaded(&self, tenant: TenantId) {
-        if self.0.queues.borrow().held(tenant) == Held::Loading {
-            return;
-        }
-        self.0.queues.borrow_mut().hold(tenant, Held::Loading);
-        let this = self.clone();
-        tokio::task::spawn_local(async move {
-            match this.0.cache.load(tenant).await {
-                Ok(templates) => this.loaded(tenant, &templates),
-                Err(error) => this.not_loaded(tenant, &error),
-            }
-            this.release(tenant);
-        });
-    }
-
-    fn loaded(&self, tenant: TenantId, templates: &TenantTemplates) {
-        let fingerprint = fingerprint(templates);
-        if self.0.fingerprints.borrow_mut().insert(tenant, fingerprint) == Some(fingerprint) {
-            return;
-        }
-        for bad in templates.bad() {
-            self.0.vms.log(tenant, LogKind::Error, TemplateName::new(&bad.name).ok(), None, &bad.to_string());
-            tracing::warn!(%tenant, template = bad.name, "template row skipped: {}", bad.reason);
-        }
-        if templates.templates().iter().any(|template| wants_key_resume(&template.events)) {
-            self.send_key_resumes(tenant);
-        }
-    }
-
-    fn not_loaded(&self, tenant: TenantId, error: &worker_db::DbError) {
-        tracing::error!(%tenant, "templates cannot be loaded: {error}");
-        let waiting = self.0.queues.borrow_mut().take_all_of(tenant);
-        for queued in waiting {
-            if !queued.reply_to.is_wanted() {
-                count(&self.0.counters.dropped);
-            }
-            let context = format!("the templates of {tenant} cannot be loaded: {error}");
-            queued.reply_to.send(Err(WorkerError::new(WorkerErrorKind::Storage, context)));
-        }
-    }
-
-    /// Compiles what an event needs, off this thread if it is much, while the tenant's events wait.
-    fn compile_first(&self, tenant: TenantId, subscribers: Subscribers, queued: Queued) {
+    /// A dispatch of the tenant that ran on has ended.
+    fn ended(self: &Rc<Self>, tenant: TenantId) {
         {
-            let mut queues = self.0.queues.borrow_mut();
-            queues.push_front(tenant, queued);
-            queues.hold(tenant, Held::Loading);
-        }
-        let this = self.clone();
-        tokio::task::spawn_local(async move {
-            this.0.vms.prepare(&subscribers).await;
-            this.release(tenant);
-        });
-    }
-
-    fn release(&self, tenant: TenantId) {
-        if self.0.queues.borrow().held(tenant) == Held::Loading {
-            self.0.queues.borrow_mut().hold(tenant, Held::No);
-        }
-        self.pump();
-    }
-
-    fn reload(&self, tenant: TenantId) {
-        self.0.cache.invalidate(tenant);
-        self.0.fingerprints.borrow_mut().remove(&tenant);
-        self.0.vms.retire(tenant);
-        self.ensure_loaded(tenant);
-    }
-
-    // ---- the end
-
-    fn is_quiet(&self) -> bool {
-        self.0.queues.borrow().len() == 0 && self.0.running.borrow().is_empty()
-    }
-
-    fn notify_if_quiet(&self) {
-        if self.is_quiet() {
-            self.0.quiet.notify_waiters();
-        }
-    }
-
-    fn drain(&self, reply_to: ReplyTo<()>) {
-        if self.0.state.get() == State::Open {
-            self.0.state.set(State::Draining);
-        }
-        let this = self.clone();
-        tokio::task::spawn_local(async move {
-            while !this.is_quiet() {
-                let notified = this.0.quiet.notified();
-                if this.is_quiet() {
-                    break;
-                }
-                notified.await;
+            let mut running = self.running.borrow_mut();
+            let Some(count) = running.get_mut(&tenant) else { return };
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&tenant);
             }
-            this.0.vms.until_idle().await;
-            this.0.state.set(State::Ended);
-            reply_to.send(Ok(()));
-        });
-    }
-
-    fn kill(&self) {
-        self.0.state.set(State::Ended);
-        let waiting = self.0.queues.borrow_mut().take_all();
-        for queued in waiting {
-            let context = "the worker was ended before the event was started";
-            queued.reply_to.send(Err(WorkerError::new(WorkerErrorKind::WorkerGone, context)));
         }
-        self.0.vms.cancel_all();
-    }
-}
-
-/// Nobody waits any more for an event that never started.
-fn late(queued: Queued) {
-    let context = "the event waited for its turn for longer than its caller waits";
-    queued.reply_to.send(Err(WorkerError::new(WorkerErrorKind::TimedOut, context)));
-}
-
-/// Whether these subscriptions ask for `KeyResume`, of any scope.
-fn wants_key_resume(events: &[Box<str>]) -> bool {
-    events.iter().any(|event| {
-        let name = event.split('[').next().unwrap_or_default();
-        name == "KeyResume" || name == "AntiRaid"
-    })
-}
-
-/// What a tenant's templates are, as one number.
-fn fingerprint(templates: &TenantTemplates) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for template in templates.templates() {
-        template.name.hash(&mut hasher);
-        template.files.hash().hash(&mut hasher);
-        template.events.hash(&mut hasher);
-        template.updated_at.as_microsecond().hash(&mut hasher);
-    }
-    for bad in templates.bad() {
-        bad.name.hash(&mut hasher);
-        bad.reason.hash(&mut hasher);
-    }
-    hasher.finish()
-}
-
-/// Changes that others make to the templates of this worker's tenants, for as long as the dispatcher lives.
-async fn follow_changes(dispatcher: Weak<Inner>, mut changes: broadcast::Receiver<Change>) {
-    loop {
-        let change = changes.recv().await;
-        let Some(inner) = dispatcher.upgrade() else { return };
-        match change {
-            Ok(Change::Templates { tenant }) if inner.filter.owns(tenant) => inner.cache.invalidate(tenant),
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Lagged(_)) => inner.cache.invalidate_all(),
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
-}
-
-impl WorkerLike for WorkerDispatcher {
-    fn id(&self) -> WorkerId {
-        self.0.id
+        self.release(tenant, Held::Full);
     }
 
-    fn submit(&self, call: Call) {
-        match call {
-            Call::Dispatch { tenant, event, reply_to } => self.take_in(tenant, event, reply_to),
-            Call::Reload { reply_to, .. } if self.0.state.get() != State::Open => {
-                reply_to.send(Err(WorkerError::new(WorkerErrorKind::WorkerGone, "the worker takes no more calls")));
-            }
-            Call::Reload { tenant, reply_to } => {
-                self.reload(tenant);
-                reply_to.send(Ok(()));
-            }
-            Call::Stats { reply_to } => reply_to.send(Ok(self.stats_now())),
-            Call::Drain { reply_to } => self.drain(reply_to),
-            Call::Kill { reply_to } => {
-                self.kill();
-                reply_to.send(Ok(()));
-            }
-            other => other.refuse(WorkerError::new(WorkerErrorKind::BadRequest, "a call that this worker does not know")),
-        }
+    /// Whether the tenant has as many dispatches running as it may.
+    pub(crate) fn is_full(&self, tenant: TenantId) -> bool {
+        let max = self.limits.tenant_dispatches_max.max(1);
+        self.running.borrow().get(&tenant).is_some_and(|running| *running >= max)
     }
-}
 
-impl WorkerDispatcher {
-    fn stats_now(&self) -> WorkerStats {
-        let (counters, vms) = (&self.0.counters, self.0.vms.stats());
+    fn stats(&self) -> WorkerStats {
+        let (counters, vms) = (&self.counters, self.vms.stats());
         WorkerStats {
             workers: 1,
             events: counters.events.get(),
@@ -555,7 +312,7 @@ impl WorkerDispatcher {
             templates_failed: counters.failed.get(),
             events_dropped: counters.dropped.get(),
             events_refused: counters.refused.get(),
-            events_queued: self.0.queues.borrow().len() as u64,
+            events_queued: self.queues.borrow().len() as u64,
             vms_made: vms.made,
             vms_evicted: vms.evicted,
             vms_broken: vms.broken,
@@ -564,4 +321,10 @@ impl WorkerDispatcher {
             restarts: 0,
         }
     }
+}
+
+/// So long from now, or as good as never.
+fn deadline(timeout: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    Instant::now() + timeout.min(FAR)
 }

@@ -89,6 +89,32 @@ event = []
 }
 
 #[test]
+fn code_is_compiled_and_its_requires_are_followed() {
+    let good = Antiraid::new()
+        .file("t/template.toml", GOOD)
+        .file("t/.luaurc", r#"{"aliases":{"ext":"./templating-types/@antiraid-ext"}}"#)
+        .file("t/init.luau", "local a = require('@self/lib/a')\nreturn a(require('@antiraid/datetime'))")
+        .file("t/lib/a.luau", "local set = require('@ext/set')\nreturn require('./b')")
+        .file("t/lib/b.luau", "-- require('./gone')\nreturn function() return \"require('./gone')\" end");
+    good.run(["template", "check", "t"]).with_status(0).says(&["greeter: good, 4 files"]);
+
+    let bad = good
+        .file("t/lib/b.luau", "return function()\n\treturn 1 +\nend")
+        .file("t/lib/a.luau", "\nlocal set = require('@nobody/set')\nreturn require(\"./gone\")")
+        .file("t/template.toml", GOOD.replace("MESSAGE", "MESAGE"));
+    let ran = bad.run(["template", "check", "t"]).with_status(1);
+    ran.says(&[
+        "t/template.toml:3: `MESAGE` is not an event",
+        "t/lib/b.luau:3: ",
+        "t/lib/a.luau:2: require: ",
+        "@nobody",
+        "t/lib/a.luau:3: require: `./gone` not found",
+    ]);
+    bad.run(["template", "push", "t"]).with_status(2).says(&["t/lib/b.luau:3: "]);
+    assert!(!bad.path("antiraid.db").exists());
+}
+
+#[test]
 fn two_templates_of_one_name() {
     Antiraid::new()
         .file("all/a/template.toml", GOOD)

@@ -58,6 +58,8 @@ no_such_thing = true
 filter = \"loud\"
 [database]
 url = \"mysql://u:secret@h/d\"
+[links]
+docs_url = \"ftp://x\"
 ";
     let ran = Antiraid::new()
         .file("antiraid.toml", file)
@@ -73,6 +75,7 @@ url = \"mysql://u:secret@h/d\"
         "antiraid.toml:6: `limits.no_such_thing` is not a setting",
         "antiraid.toml:8: `log.filter`: expected levels such as",
         "antiraid.toml:10: `database.url`: expected `sqlite:<file>`",
+        "antiraid.toml:12: `links.docs_url`: expected a link that begins with https:// or http://, not \"ftp://x\"",
         "ANTIRAID_LIMITS_KV_ROWS_MAX: `limits.kv_rows_max`: expected a whole number",
         "ANTIRAID_WORKRS: `workrs` is not a setting; did you mean `workers`?",
         "--set limits.cpu_slice_ms: `limits.cpu_slice_ms`: expected a whole number from 1 to 1000, not 0",

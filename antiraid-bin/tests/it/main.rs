@@ -7,6 +7,7 @@ mod antiraid;
 mod check;
 mod config;
 mod laws;
+mod luau;
 mod recording;
 mod replay;
 mod store;

@@ -1,6 +1,9 @@
 //! Records, by the rules of the template API, section 4.
 
 use jiff::{Timestamp, ToSpan};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::string::string_regex;
+use proptest::test_runner::TestRunner;
 use worker_db::{Change, DbError, KvFindPage, KvPage, KvSet, Scopes};
 
 use crate::store::{GUILD, Store, config, later, scopes, set};
@@ -21,6 +24,7 @@ conformance!(
     find_pages_by_key_and_id,
     find_ends_a_page_by_bytes,
     patterns,
+    find_gives_what_the_language_says,
     limits_accept_n_and_refuse_n_plus_1,
     the_quota_of_rows,
     resume_records_come_in_order_of_creation,
@@ -368,6 +372,40 @@ async fn patterns(store: &Store) {
     }
     let long = store.db.kv_find(GUILD, &"_".repeat(33), &scopes(&["s"]), KvFindPage::default()).await;
     assert!(matches!(long, Err(DbError::TooLarge { max: 32, .. })));
+}
+
+/// Both databases against the rule in a few lines of Rust.
+async fn find_gives_what_the_language_says(store: &Store) {
+    let mut runner = TestRunner::deterministic();
+    let mut any = |text: &str| string_regex(text).unwrap().new_tree(&mut runner).unwrap().current();
+    let mut keys: Vec<String> = (0..20).map(|_| any(r"[aAb%_\\äÄ]{1,5}")).collect();
+    keys.sort();
+    keys.dedup();
+    for key in &keys {
+        store.db.kv_set(GUILD, set(key, "1", &["s"])).await.unwrap();
+    }
+    for _ in 0..200 {
+        let query = any(r"([aAb_äÄ]|%|\\.){0,5}\\?");
+        let page = KvFindPage { limit: Some(5), after: None };
+        let found = store.db.kv_find(GUILD, &query, &scopes(&["s"]), page).await.unwrap();
+        let expected = keys.iter().filter(|key| matches_query(&lower(key), &lower(&query))).take(5);
+        assert!(found.iter().map(|record| &record.key).eq(expected), "{query}");
+    }
+}
+
+fn lower(text: &str) -> Vec<char> {
+    text.chars().flat_map(char::to_lowercase).collect()
+}
+
+fn matches_query(key: &[char], query: &[char]) -> bool {
+    match query {
+        [] => key.is_empty(),
+        ['%', rest @ ..] => (0..=key.len()).any(|skip| matches_query(&key[skip..], rest)),
+        ['_', rest @ ..] => !key.is_empty() && matches_query(&key[1..], rest),
+        ['\\', literal, rest @ ..] | [literal, rest @ ..] => {
+            key.first() == Some(literal) && matches_query(&key[1..], rest)
+        }
+    }
 }
 
 async fn limits_accept_n_and_refuse_n_plus_1(store: &Store) {

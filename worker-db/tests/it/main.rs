@@ -8,6 +8,7 @@ mod postgres;
 
 mod allocations;
 mod cache;
+mod cancellation;
 mod concurrency;
 mod isolation;
 mod kv;

@@ -190,11 +190,12 @@ impl Push for IndexResult {
     }
 }
 
-/// Pushes what the native object at `object` keeps under `name`, made by `make` the first time. May raise.
+/// Pushes what the native object at `object` keeps under `key`, made by `make` the first time. May raise.
 ///
 /// It is kept in a copy of the class's metatable that this object alone has from then on. There the collector sees it:
-/// a reference from the registry would keep it for ever if it leads back to the object.
-pub(crate) fn push_kept(l: *mut lua_State, object: c_int, name: &CStr, make: impl FnOnce(*mut lua_State)) {
+/// a reference from the registry would keep it for ever if it leads back to the object. The key is an address: unlike a
+/// name, it can be looked up without allocating.
+pub(crate) fn push_kept<K>(l: *mut lua_State, object: c_int, key: &'static K, make: impl FnOnce(*mut lua_State)) {
     // SAFETY: raises if there is no room; `object` is a native object at an absolute index, so it has a metatable; that of
     // a class is read-only, the copy is not, which tells them apart. What is pushed below the result is removed.
     unsafe {
@@ -206,12 +207,41 @@ pub(crate) fn push_kept(l: *mut lua_State, object: c_int, name: &CStr, make: imp
             ffi::lua_pushvalue(l, -1);
             ffi::lua_setmetatable(l, object);
         }
-        if ffi::lua_rawgetfield(l, -1, name.as_ptr()) == ffi::LUA_TNIL {
+        if ffi::lua_rawgetptagged(l, -1, kept_key(key), KEPT) == ffi::LUA_TNIL {
             ffi::lua_settop(l, -2);
             make(l);
             ffi::lua_pushvalue(l, -1);
-            ffi::lua_rawsetfield(l, -3, name.as_ptr());
+            ffi::lua_rawsetptagged(l, -3, kept_key(key), KEPT);
         }
         ffi::lua_remove(l, -2);
     }
+}
+
+/// Shows what the native object at `object` keeps under `key` to `read`, if it keeps something. Raises nothing.
+pub(crate) fn read_kept<K, R>(
+    l: *mut lua_State,
+    object: c_int,
+    key: &'static K,
+    read: impl FnOnce(*mut lua_State, c_int) -> R,
+) -> Option<R> {
+    // SAFETY: `object` is a native object at an absolute index; raw reads within the room that is checked; the stack is
+    // left as it was.
+    unsafe {
+        if ffi::lua_checkstack(l, 2) == 0 || ffi::lua_getmetatable(l, object) == 0 {
+            return None;
+        }
+        let top = ffi::lua_gettop(l);
+        let kept = ffi::lua_rawgetptagged(l, -1, kept_key(key), KEPT) != ffi::LUA_TNIL;
+        let result = kept.then(|| read(l, top + 1));
+        ffi::lua_settop(l, top - 1);
+        result
+    }
+}
+
+/// The tag of the light userdata that are keys of what is kept; `interop.null` has another.
+const KEPT: c_int = 1;
+
+fn kept_key<K>(key: &'static K) -> *const c_void {
+    const { assert!(size_of::<K>() > 0, "only what has a size has an address of its own") };
+    (&raw const *key).cast()
 }

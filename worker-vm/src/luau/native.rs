@@ -117,6 +117,11 @@ impl Call {
         if index > self.args { Ok(Value::Null) } else { Ok(super::value::read(self.l, index)?) }
     }
 
+    /// All arguments, converted.
+    pub(crate) fn values(&self) -> Result<Vec<Value>, ApiError> {
+        super::value::read_all(self.l, 1, self.args)
+    }
+
     /// A list of strings. Longer ones than any list of names are refused before they are copied: one long string may be
     /// in a list a million times.
     pub(crate) fn strings(&self, index: c_int, name: &str) -> Result<Vec<String>, ApiError> {

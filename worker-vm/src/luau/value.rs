@@ -90,9 +90,22 @@ fn read_at(l: *mut lua_State, idx: c_int, depth: usize, budget: &mut Budget) -> 
         Kind::Table => table(l, idx, depth, budget)?,
         // The only light userdata that templates can hold is `interop.null`.
         Kind::LightUserdata => Value::Null,
-        Kind::Userdata => object(l, idx, budget)?,
+        Kind::Userdata => object(l, idx, depth, budget)?,
         kind @ (Kind::Function | Kind::Thread) => return Err(ValueError::Unconvertible(kind.name().into()).into()),
     })
+}
+
+/// About how much memory a value holds.
+pub(crate) fn bytes(value: &Value) -> usize {
+    let inside = match value {
+        Value::Text(text) | Value::TimeZone(text) => text.len(),
+        Value::Bytes(data) | Value::Buffer(data) => data.len(),
+        Value::List(items) => items.iter().map(bytes).sum(),
+        Value::Map(fields) => fields.iter().map(|(name, value)| size_of::<String>() + name.len() + bytes(value)).sum(),
+        Value::Lazy(inner) => bytes(inner),
+        _ => 0,
+    };
+    size_of::<Value>() + inside
 }
 
 fn number(number: f64) -> Result<Value, ValueError> {
@@ -114,7 +127,7 @@ fn text(bytes: &[u8]) -> Value {
     }
 }
 
-fn object(l: *mut lua_State, idx: c_int, budget: &mut Budget) -> Result<Value, ApiError> {
+fn object(l: *mut lua_State, idx: c_int, depth: usize, budget: &mut Budget) -> Result<Value, ApiError> {
     // SAFETY: it is a userdata.
     let tag = unsafe { ffi::lua_userdatatag(l, idx) };
     let value = match tag {
@@ -123,16 +136,20 @@ fn object(l: *mut lua_State, idx: c_int, budget: &mut Budget) -> Result<Value, A
         TimeZone::TAG => TimeZone::read(l, idx).map(|zone| Value::TimeZone(zone.name().to_owned())),
         I64::TAG => I64::read(l, idx).map(|integer| Value::Integer(integer.0)),
         U64::TAG => U64::read(l, idx).map(|integer| Value::UnsignedInteger(integer.0)),
-        Lazy::TAG => match Lazy::read(l, idx) {
-            Some(lazy) => {
-                budget.take(lazy.bytes())?;
-                Some(Value::Lazy(Box::new(lazy.value())))
-            }
-            None => None,
-        },
+        Lazy::TAG => return lazy(l, idx, depth, budget).map(|value| Value::Lazy(Box::new(value))),
         _ => None,
     };
     value.ok_or_else(|| ValueError::Unconvertible("userdata".into()).into())
+}
+
+/// What a Lazy holds: the Lua value, which a script may have changed, once it was read, else what it was made with.
+fn lazy(l: *mut lua_State, idx: c_int, depth: usize, budget: &mut Budget) -> Result<Value, ApiError> {
+    if let Some(converted) = Lazy::read_converted(l, idx, |l, idx| read_at(l, idx, depth, budget)) {
+        return converted;
+    }
+    let Some(lazy) = Lazy::read(l, idx) else { return Ok(Value::Null) };
+    budget.take(lazy.bytes())?;
+    Ok(lazy.value())
 }
 
 fn table(l: *mut lua_State, idx: c_int, depth: usize, budget: &mut Budget) -> Result<Value, ApiError> {

@@ -7,7 +7,7 @@ use worker_core::{TemplateFiles, Value};
 
 use crate::error::ApiError;
 use crate::luau::class::{self, Class, Object, tags};
-use crate::luau::lua_State;
+use crate::luau::{lua_State, value};
 use crate::luau::native::{Call, raise};
 use crate::luau::stack::{Push, PushBox};
 use crate::runtime::held::Held;
@@ -30,13 +30,14 @@ enum Content {
 }
 
 impl Lazy {
+    /// A value, counted when it is pushed.
     pub(crate) fn new(value: Value) -> Self {
         Self { content: Content::Value(value), held: None }
     }
 
-    /// The files of a template, as a map.
-    pub(crate) fn files(files: Arc<TemplateFiles>) -> Self {
-        Self { content: Content::Files(files), held: None }
+    /// The files of a template, as a map; their [`file_bytes`] are counted already.
+    pub(crate) fn files(files: Arc<TemplateFiles>, held: Held) -> Self {
+        Self { content: Content::Files(files), held: Some(held) }
     }
 
     /// What it holds, as a value.
@@ -50,19 +51,34 @@ impl Lazy {
         }
     }
 
+    /// Shows the Lua value that the Lazy at `idx` was converted to, if it was, to `read`.
+    pub(crate) fn read_converted<R>(
+        l: *mut lua_State,
+        idx: c_int,
+        read: impl FnOnce(*mut lua_State, c_int) -> R,
+    ) -> Option<R> {
+        class::read_kept(l, idx, &CONVERTED, read)
+    }
+
     /// About how much memory it holds.
     pub(crate) fn bytes(&self) -> usize {
         self.held.as_ref().map_or_else(|| self.content.bytes(), Held::bytes)
     }
 }
 
+/// The place in a Lazy's metatable for what it was converted to.
+static CONVERTED: u8 = 0;
+
+/// About how much memory files hold.
+pub(crate) fn file_bytes(files: &TemplateFiles) -> usize {
+    files.bytes() + files.iter().map(|(path, _)| path.len() + 2 * size_of::<Arc<str>>()).sum::<usize>()
+}
+
 impl Content {
     fn bytes(&self) -> usize {
         match self {
-            Self::Value(value) => value_bytes(value),
-            Self::Files(files) => {
-                files.bytes() + files.iter().map(|(path, _)| path.len() + 2 * size_of::<Arc<str>>()).sum::<usize>()
-            }
+            Self::Value(value) => value::bytes(value),
+            Self::Files(files) => file_bytes(files),
         }
     }
 
@@ -72,19 +88,6 @@ impl Content {
             Self::Files(files) => FileMap(files).push(l),
         };
     }
-}
-
-/// About how much memory a value holds.
-fn value_bytes(value: &Value) -> usize {
-    let inside = match value {
-        Value::Text(text) | Value::TimeZone(text) => text.len(),
-        Value::Bytes(bytes) | Value::Buffer(bytes) => bytes.len(),
-        Value::List(items) => items.iter().map(value_bytes).sum(),
-        Value::Map(fields) => fields.iter().map(|(name, value)| size_of::<String>() + name.len() + value_bytes(value)).sum(),
-        Value::Lazy(inner) => value_bytes(inner),
-        _ => 0,
-    };
-    size_of::<Value>() + inside
 }
 
 /// Pushes files as a table from path to source.
@@ -99,7 +102,7 @@ impl Push for FileMap<'_> {
 
 impl Push for Lazy {
     fn push(mut self, l: *mut lua_State) -> c_int {
-        self.held = Held::new(Vm::current().weak(), self.content.bytes());
+        self.held = self.held.take().or_else(|| Held::new(Vm::current().weak(), self.content.bytes()));
         if self.held.is_none() {
             drop(self);
             raise(l, ApiError::memory("no room for the value within the tenant's memory limit"));
@@ -124,7 +127,7 @@ struct Data;
 
 impl Push for Data {
     fn push(self, l: *mut lua_State) -> c_int {
-        class::push_kept(l, 1, c"__data", |l| {
+        class::push_kept(l, 1, &CONVERTED, |l| {
             if let Some(lazy) = Lazy::read(l, 1) {
                 lazy.content.push(l);
             }

@@ -1,35 +1,60 @@
-//! `@antiraid/typesext`: 64-bit integers (template API, section 14.7).
+//! `@antiraid/typesext`: 64-bit integers and random text (template API, section 14.7).
 
-use std::ffi::{CStr, c_int};
+mod bits;
+mod integers;
 
-use crate::luau::class::{Class, tags};
-use crate::luau::lua_State;
+use std::ffi::CStr;
 
-/// An unsigned 64-bit integer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct U64(pub(crate) u64);
+use rand::distr::{Alphanumeric, SampleString};
 
-/// A signed 64-bit integer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct I64(pub(crate) i64);
+pub(crate) use self::integers::{I64, U64};
+use self::integers::{Integer, to_integer};
+use crate::error::ApiError;
+use crate::luau::class::Object;
+use crate::luau::native::{self, Call, Native};
+use crate::luau::stack::set_field;
+use crate::luau::{ffi, lua_State};
 
-impl Class for U64 {
-    const TAG: c_int = tags::U64;
-    const NAME: &'static str = "U64";
-    const C_NAME: &'static CStr = c"U64";
-}
-
-impl Class for I64 {
-    const TAG: c_int = tags::I64;
-    const NAME: &'static str = "I64";
-    const C_NAME: &'static CStr = c"I64";
-}
+/// Characters of a random text.
+const RANDOM_CHARS_MAX: usize = 255;
 
 /// Pushes the module. May raise.
 pub(crate) fn push_module(l: *mut lua_State) {
-    // SAFETY: one value.
+    table(l, 4);
+    function(l, c"U64", constructor::<U64>);
+    function(l, c"I64", constructor::<I64>);
+    function(l, c"randstring", random_string);
+    bits::push_library(l);
+    // All templates of the tenant share it, like the module itself.
+    // SAFETY: the library is on top.
     #[expect(unsafe_code, reason = "Luau's C API")]
     unsafe {
-        crate::luau::ffi::lua_createtable(l, 0, 0);
+        ffi::lua_setreadonly(l, -1, 1);
+    }
+    set_field(l, -2, c"bitu64");
+}
+
+fn table(l: *mut lua_State, fields: std::ffi::c_int) {
+    // SAFETY: LUA_MINSTACK is enough: what goes into the table is stored at once.
+    #[expect(unsafe_code, reason = "Luau's C API")]
+    unsafe {
+        ffi::lua_createtable(l, 0, fields);
+    }
+}
+
+fn function<F: Native>(l: *mut lua_State, name: &'static CStr, function: F) {
+    native::push_function(l, name, function);
+    set_field(l, -2, name);
+}
+
+fn constructor<T: Integer>(call: &Call) -> Result<Object<T>, ApiError> {
+    if call.is_nil(1) { Ok(Object(T::default())) } else { to_integer(call, 1, "v").map(Object) }
+}
+
+/// Letters and digits from the thread's generator, which is cryptographic and seeded by the system.
+fn random_string(call: &Call) -> Result<String, ApiError> {
+    match call.count(1, "n", RANDOM_CHARS_MAX as u64)? {
+        0 => Err(ApiError::invalid_argument(format_args!("n (expected 1 to {RANDOM_CHARS_MAX})"))),
+        n => Ok(Alphanumeric.sample_string(&mut rand::rng(), n as usize)),
     }
 }

@@ -1,8 +1,11 @@
 //! Memory that native code holds for a tenant.
 
+use std::ffi::c_int;
 use std::rc::Weak;
 
 use super::vm::Vm;
+use crate::luau::lua_State;
+use crate::luau::stack::Push;
 
 /// Bytes outside of the Luau heap that count in the tenant's memory limit for as long as this lives.
 pub(crate) struct Held {
@@ -28,5 +31,20 @@ impl Drop for Held {
         if let Some(vm) = self.vm.upgrade() {
             vm.memory().release(self.bytes);
         }
+    }
+}
+
+/// A result with the memory that it takes until it is in the Luau heap: it waits for its thread's turn, and ten thousand
+/// threads of a tenant may each wait for a large one.
+pub(crate) struct Counted<T> {
+    pub(crate) value: T,
+    pub(crate) held: Held,
+}
+
+impl<T: Push> Push for Counted<T> {
+    fn push(self, l: *mut lua_State) -> c_int {
+        // From here on the Luau heap counts it.
+        drop(self.held);
+        self.value.push(l)
     }
 }
