@@ -1,5 +1,7 @@
 //! The command line: what may be asked, and what the exit status means.
 
+#![allow(rustdoc::invalid_html_tags, reason = "comments of arguments are the help, where `<id>` stands for an id")]
+
 use std::error::Error;
 use std::io;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -96,6 +98,8 @@ Examples:
   antiraid replay --templates examples/templates --workers 1 --repeat 10 --json raid.jsonl
 
 The database is in memory and gone afterwards, whatever the settings say, unless --db names one.
+After the last event, what templates have left running may go on for 5 s. Ctrl-C ends the replay, with its summary; a
+second one ends the waiting for what runs.
 Exit status: 1 if a template failed, 2 for a line that is no frame (what stood before it was replayed).")]
 pub struct ReplayArgs {
     /// Recordings, read one after the other; - is standard input

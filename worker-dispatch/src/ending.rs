@@ -1,10 +1,14 @@
 //! How a dispatcher ends: in good order, or now.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use worker_core::{ReplyTo, WorkerError, WorkerErrorKind};
 
 use crate::worker_dispatcher::{Inner, State};
+
+/// Between two looks whether idle VMs are gone.
+const GONE_PACE: Duration = Duration::from_millis(2);
 
 impl Inner {
     /// Takes nothing more and ends when all that was taken has: first the dispatches, then, for as long as a VM that was
@@ -19,7 +23,7 @@ impl Inner {
             let known: Vec<_> = this.loads.borrow().keys().copied().collect();
             known.into_iter().for_each(|tenant| this.vms.retire(tenant));
             // Endless loops of `task.wait` would never be idle.
-            if tokio::time::timeout(this.limits.vm_drain_timeout, this.vms.until_idle()).await.is_err() {
+            if tokio::time::timeout(this.limits.vm_drain_timeout, this.until_vms_are_gone()).await.is_err() {
                 tracing::info!(worker = %this.id, "background threads were cut off at the end of the drain");
             }
             this.end();
@@ -53,6 +57,14 @@ impl Inner {
     pub(crate) fn notify_if_quiet(&self) {
         if self.is_quiet() {
             self.quiet.notify_waiters();
+        }
+    }
+
+    /// After all VMs were retired: each goes when nothing runs in it any more.
+    async fn until_vms_are_gone(&self) {
+        while self.vms.stats().live > 0 {
+            self.vms.until_idle().await;
+            tokio::time::sleep(GONE_PACE).await;
         }
     }
 

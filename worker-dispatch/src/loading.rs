@@ -75,21 +75,18 @@ impl Inner {
 
     fn loaded(self: &Rc<Self>, tenant: TenantId, templates: &TenantTemplates) {
         let fingerprint = fingerprint(templates);
-        let (changed, serial) = {
+        let serial = {
             let mut loads = self.loads.borrow_mut();
             let load = loads.entry(tenant).or_default();
-            let before = load.fingerprint.replace(fingerprint);
-            if before == Some(fingerprint) {
+            if load.fingerprint.replace(fingerprint) == Some(fingerprint) {
                 return;
             }
             load.serial += 1;
             load.reported.clear();
-            (before.is_some(), load.serial)
+            load.serial
         };
-        if changed {
-            // Not only when an event comes: a template that is gone must not run on in the background.
-            self.vms.retire(tenant);
-        }
+        // Now, and not when the next event comes: a template that is gone must not run on in the background.
+        self.vms.retire(tenant);
         for bad in templates.bad() {
             self.vms.log(tenant, LogKind::Error, TemplateName::new(&bad.name).ok(), None, &bad.to_string());
             tracing::warn!(%tenant, template = bad.name, "template row skipped: {}", bad.reason);
@@ -154,8 +151,9 @@ impl Inner {
         if !self.filter.owns(tenant) {
             return;
         }
+        let is_known = self.loads.borrow().contains_key(&tenant) || self.cache.loaded(tenant).is_some();
         self.cache.invalidate(tenant);
-        if self.loads.borrow().contains_key(&tenant) {
+        if is_known {
             self.load_later([tenant]);
         }
     }

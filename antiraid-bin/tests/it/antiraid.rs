@@ -1,6 +1,7 @@
 //! How tests run the program.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -14,7 +15,6 @@ pub(crate) struct Antiraid {
 }
 
 /// What a run printed, and its exit status.
-#[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) status: i32,
     pub(crate) stdout: String,
@@ -81,6 +81,15 @@ impl From<Output> for Ran {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+}
+
+/// For messages of tests: not whole, where it is long.
+impl fmt::Debug for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const CHARS_SHOWN: usize = 3_000;
+        let begin = |text: &str| text.chars().take(CHARS_SHOWN).collect::<String>();
+        write!(f, "status {}\nstdout:\n{}\nstderr:\n{}", self.status, begin(&self.stdout), begin(&self.stderr))
     }
 }
 

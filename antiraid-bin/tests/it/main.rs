@@ -12,3 +12,4 @@ mod recording;
 mod replay;
 mod store;
 mod usage;
+mod worker;

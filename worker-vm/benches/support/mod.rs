@@ -33,7 +33,8 @@ impl Bench {
             db.template_create(tenant(n), template).await.expect("stored");
         }
         let shared = SharedCache::new(SharedCacheConfig::default());
-        let limits = StaticRef::new(Limits::default());
+        // No eviction: these benches are about what is there.
+        let limits = StaticRef::new(Limits { worker_memory_bytes_max: usize::MAX / 2, ..Limits::default() });
         let cache = WorkerCacheData::new(db.clone(), shared.clone(), None, limits.clone());
         let library = TemplateFiles::new(Vec::<(&str, &str)>::new(), &TemplateLimits::default()).expect("no files");
         let links = Links {

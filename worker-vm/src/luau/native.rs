@@ -15,6 +15,7 @@ use super::stack::{self, Kind, Push, PushBox};
 use super::{ffi, lua_State};
 use crate::error::ApiError;
 use crate::modules::typesext::U64;
+use crate::runtime::metered::metered;
 use crate::runtime::vm::Vm;
 
 /// One call of a native function: its arguments, and the VM it came from. Reading arguments never raises a Lua error.
@@ -152,9 +153,11 @@ impl Call {
                     if bytes > BYTES_MAX {
                         return Err(ApiError::too_large(format_args!("{name} (more than {BYTES_MAX} bytes)")));
                     }
-                    strings.push(std::str::from_utf8(text).map(str::to_owned).map_err(|_| {
-                        ApiError::invalid_argument(format!("{name}[{position}] (not valid UTF-8)"))
-                    })?);
+                    strings.push(
+                        std::str::from_utf8(text)
+                            .map(str::to_owned)
+                            .map_err(|_| ApiError::invalid_argument(format!("{name}[{position}] (not valid UTF-8)")))?,
+                    );
                 }
                 Some(None) => {
                     return Err(ApiError::invalid_argument(format!("{name}[{position}] (expected a string)")));
@@ -316,7 +319,7 @@ where
 fn instance<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0) };
     // SAFETY: F has no bytes, is Copy, and a value of it existed: `push_*` took one.
-    unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() }
+    unsafe { std::ptr::NonNull::<F>::dangling().read() }
 }
 
 unsafe extern "C-unwind" fn trampoline<F: Native>(l: *mut lua_State) -> c_int {
@@ -344,7 +347,9 @@ where
         Err(error) => raise(l, error),
     };
     // Not guarded: it writes to Lua's registry, which may raise, and no Luau error may cross a `catch_unwind`.
-    let begun = Vm::current().begin_call(l, async move {
+    let vm = Vm::current();
+    let future = metered(vm.tenant.account.clone(), future);
+    let begun = vm.begin_call(l, async move {
         let result = future.await;
         Box::new(result) as Box<dyn Outcome>
     });

@@ -1,5 +1,7 @@
 //! `@antiraid/datetime` (template API, section 14.8): the module, and what its functions read.
 
+#![expect(unsafe_code, reason = "Luau's C API")]
+
 mod date_time;
 mod time_delta;
 mod time_zone;
@@ -32,15 +34,14 @@ mod nanos {
 /// Pushes the module. May raise.
 pub(crate) fn push_module(l: *mut lua_State) {
     // SAFETY: LUA_MINSTACK is enough: each value is stored at once.
-    #[expect(unsafe_code, reason = "Luau's C API")]
     unsafe {
         ffi::lua_createtable(l, 0, 10);
     }
     function(l, c"new", |call: &Call| {
         let name = call.str(1, "tz")?;
-        TimeZone::named(name)
-            .map(Object)
-            .ok_or_else(|| ApiError::invalid_argument(format_args!("tz (`{}` is not a time zone)", name.escape_debug())))
+        TimeZone::named(name).map(Object).ok_or_else(|| {
+            ApiError::invalid_argument(format_args!("tz (`{}` is not a time zone)", name.escape_debug()))
+        })
     });
     Object(TimeZone::utc()).push(l);
     set_field(l, -2, c"UTC");
@@ -69,7 +70,9 @@ fn duration<const NANOS: i128>(call: &Call) -> Result<Object<TimeDelta>, ApiErro
 /// A number, decimal string, U64 or I64 at `index` as nanoseconds. A fraction of a unit counts, to the nanosecond.
 fn quantity(call: &Call, index: c_int, name: &str, unit: i128) -> Result<i128, ApiError> {
     let whole = match call.kind(index) {
-        Kind::Number | Kind::Integer64 => return scaled(call.number(index, name)?, unit).ok_or_else(|| out_of_range(name)),
+        Kind::Number | Kind::Integer64 => {
+            return scaled(call.number(index, name)?, unit).ok_or_else(|| out_of_range(name));
+        }
         Kind::String => {
             let text = call.str(index, name)?;
             match text.parse::<i128>() {

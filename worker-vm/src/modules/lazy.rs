@@ -7,9 +7,9 @@ use worker_core::{TemplateFiles, Value};
 
 use crate::error::ApiError;
 use crate::luau::class::{self, Class, Object, tags};
-use crate::luau::{lua_State, value};
 use crate::luau::native::{Call, raise};
 use crate::luau::stack::{Push, PushBox};
+use crate::luau::{lua_State, value};
 use crate::runtime::held::Held;
 use crate::runtime::vm::Vm;
 

@@ -7,8 +7,11 @@ pub(crate) mod typesext;
 
 use crate::luau::lua_State;
 
-/// The modules by name, and what pushes each as a table. May raise.
-const MODULES: [(&str, fn(*mut lua_State)); 3] = [
+/// Pushes a module as a table. May raise.
+type PushModule = fn(*mut lua_State);
+
+/// The modules by name.
+const MODULES: [(&str, PushModule); 3] = [
     ("@antiraid/datetime", datetime::push_module),
     ("@antiraid/interop", interop::push_module),
     ("@antiraid/typesext", typesext::push_module),

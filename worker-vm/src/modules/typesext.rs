@@ -1,5 +1,7 @@
 //! `@antiraid/typesext`: 64-bit integers and random text (template API, section 14.7).
 
+#![expect(unsafe_code, reason = "Luau's C API")]
+
 mod bits;
 mod integers;
 
@@ -27,7 +29,6 @@ pub(crate) fn push_module(l: *mut lua_State) {
     bits::push_library(l);
     // All templates of the tenant share it, like the module itself.
     // SAFETY: the library is on top.
-    #[expect(unsafe_code, reason = "Luau's C API")]
     unsafe {
         ffi::lua_setreadonly(l, -1, 1);
     }
@@ -36,7 +37,6 @@ pub(crate) fn push_module(l: *mut lua_State) {
 
 fn table(l: *mut lua_State, fields: std::ffi::c_int) {
     // SAFETY: LUA_MINSTACK is enough: what goes into the table is stored at once.
-    #[expect(unsafe_code, reason = "Luau's C API")]
     unsafe {
         ffi::lua_createtable(l, 0, fields);
     }

@@ -21,6 +21,7 @@ use crate::luau::native::Call;
 use crate::luau::stack::PushBox;
 use crate::runtime::context::ContextCore;
 use crate::runtime::held::Held;
+use crate::runtime::turns::CpuAccount;
 use crate::runtime::vm::Vm;
 
 /// The records of the tenant, as far as a context's capabilities go.
@@ -80,6 +81,7 @@ struct Store {
     db: WorkerDb,
     tenant: TenantId,
     vm: Weak<Vm>,
+    account: Rc<CpuAccount>,
 }
 
 impl Store {
@@ -87,7 +89,12 @@ impl Store {
     fn open(call: &Call, bucket: &str) -> Result<Self, ApiError> {
         let vm = call.vm();
         vm.tenant.ratelimits.take(RatelimitFamily::Kv, bucket, 1)?;
-        Ok(Self { db: vm.surroundings.state.db().clone(), tenant: vm.tenant.id, vm: vm.weak() })
+        Ok(Self {
+            db: vm.surroundings.state.db().clone(),
+            tenant: vm.tenant.id,
+            vm: vm.weak(),
+            account: vm.tenant.account.clone(),
+        })
     }
 
     /// Counts the value that a write carries in the tenant's memory.

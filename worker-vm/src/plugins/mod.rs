@@ -5,16 +5,20 @@ pub(crate) mod kv;
 use worker_core::Snowflake;
 
 use crate::error::ApiError;
+use crate::luau::native::Call;
 use crate::runtime::context::ContextCore;
+use crate::runtime::metered::metered;
 use crate::runtime::vm::Vm;
 
 /// Runs a write to its end even if the thread that called it is closed meanwhile: a write that was cut off between its
 /// commit and what follows from it (a change that others must hear of, a cache that must forget) would be half done.
-pub(crate) async fn to_the_end<R: 'static>(
-    write: impl Future<Output = Result<R, ApiError>> + 'static,
-) -> Result<R, ApiError> {
-    let write = tokio::task::spawn_local(write);
-    write.await.unwrap_or_else(|error| Err(ApiError::internal(&error)))
+pub(crate) fn to_the_end<R, W>(call: &Call, write: W) -> impl Future<Output = Result<R, ApiError>> + use<R, W>
+where
+    R: 'static,
+    W: Future<Output = Result<R, ApiError>> + 'static,
+{
+    let write = metered(call.vm().tenant.account.clone(), write);
+    async move { tokio::task::spawn_local(write).await.unwrap_or_else(|error| Err(ApiError::internal(&error))) }
 }
 
 /// The guild whose code the template is: of a shop template its owner, else the tenant.

@@ -16,7 +16,8 @@ pub(crate) struct Held {
 impl Held {
     /// Counts the bytes, if the VM is still there and its limit allows them.
     pub(crate) fn new(vm: Weak<Vm>, bytes: usize) -> Option<Self> {
-        vm.upgrade()?.memory().hold(bytes).then_some(Self { vm, bytes })
+        let fits = vm.upgrade()?.memory().hold(bytes);
+        fits.then(|| Self { vm, bytes })
     }
 
     /// How many.

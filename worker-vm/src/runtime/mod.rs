@@ -4,6 +4,7 @@ pub(crate) mod context;
 pub(crate) mod coroutines;
 pub(crate) mod environment;
 pub(crate) mod held;
+pub(crate) mod metered;
 pub(crate) mod require;
 pub(crate) mod run;
 pub(crate) mod sandbox;

@@ -20,8 +20,7 @@ use crate::luau::{ffi, lua_State};
 use crate::runtime::context::ContextCore;
 
 /// Every store, in the order in which iterating names them.
-static STORES: [Store; 4] =
-    [copy_data_store::STORE, links_store::STORE, stats_store::STORE, template_store::STORE];
+static STORES: [Store; 4] = [copy_data_store::STORE, links_store::STORE, stats_store::STORE, template_store::STORE];
 
 /// What a store is: the same for all contexts.
 struct Store {

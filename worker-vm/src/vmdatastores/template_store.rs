@@ -126,7 +126,7 @@ fn create(call: &Call) -> Result<impl Future<Output = Result<Nil, ApiError>> + u
     }
     let templates = Templates::of(call);
     let carried = templates.hold(content_bytes(&template))?;
-    Ok(to_the_end(async move {
+    Ok(to_the_end(call, async move {
         templates.db.template_create(templates.tenant, template).await?;
         templates.changed();
         drop(carried);
@@ -142,7 +142,7 @@ fn update(call: &Call) -> Result<impl Future<Output = Result<Nil, ApiError>> + u
     }
     let templates = Templates::of(call);
     let carried = templates.hold(content_bytes(&template))?;
-    Ok(to_the_end(async move {
+    Ok(to_the_end(call, async move {
         let row = templates.db.template_get(templates.tenant, &template.name).await?;
         let row = row.ok_or_else(|| ApiError::not_found(format_args!("template `{}`", template.name)))?;
         for capability in row.allowed_caps.iter() {
@@ -161,7 +161,7 @@ fn delete(call: &Call) -> Result<impl Future<Output = Result<Nil, ApiError>> + u
     let name = input::name(call, 1)?;
     admit(call, "delete")?;
     let templates = Templates::of(call);
-    Ok(to_the_end(async move {
+    Ok(to_the_end(call, async move {
         templates.db.template_delete(templates.tenant, &name).await?;
         templates.changed();
         Ok(Nil)

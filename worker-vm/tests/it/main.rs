@@ -1,4 +1,11 @@
 //! The runtime, attacked and used, against a real database.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod datastores;
+mod datetime;
 mod harness;
+mod kv;
 mod runtime;
+mod scripts;
+mod typesext;
+mod values;

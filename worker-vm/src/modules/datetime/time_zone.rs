@@ -131,9 +131,7 @@ impl Class for TimeZone {
             .method(c"fromTimeMillis", |call: &Call| from_epoch::<{ nanos::MILLI }>(call))
             .method(c"fromTimeMicros", |call: &Call| from_epoch::<{ nanos::MICRO }>(call))
             .method(c"fromTimeNanos", |call: &Call| from_epoch::<1>(call))
-            .meta(c"__eq", |call: &Call| {
-                Ok(this(call)?.name == call.object::<Self>(2, "operand")?.name)
-            })
+            .meta(c"__eq", |call: &Call| Ok(this(call)?.name == call.object::<Self>(2, "operand")?.name))
             .meta(c"__tostring", |call: &Call| Ok(this(call)?.name.clone()));
     }
 }
@@ -145,7 +143,8 @@ fn this(call: &Call) -> Result<&TimeZone, ApiError> {
 /// Arguments 2 to 7: year, month, day, hour, minute, second.
 fn date_time(call: &Call) -> Result<civil::DateTime, ApiError> {
     let (year, month, day) = (integer(call, 2, "year")?, integer(call, 3, "month")?, integer(call, 4, "day")?);
-    let date = Date::new(year, month, day).map_err(|error| ApiError::invalid_argument(format_args!("date ({error})")))?;
+    let date =
+        Date::new(year, month, day).map_err(|error| ApiError::invalid_argument(format_args!("date ({error})")))?;
     Ok(date.to_datetime(time(call, 5)?))
 }
 

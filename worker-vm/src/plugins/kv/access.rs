@@ -120,8 +120,22 @@ mod tests {
             assert!(allows(&[cap], Action::Get, "k", &["s"]), "{cap}");
         }
         for cap in [
-            "", "kv", "kv:", "kv:get", "kv:set:k", "kv:get:K", "kv:get:kk", "kv[s]", "kv[s]:set", "kv[s]:get:", "kv[t]:*",
-            "kv[]:*", "kv[*]:*", "kv.meta:*", "kv[ss]:*", "discord:*",
+            "",
+            "kv",
+            "kv:",
+            "kv:get",
+            "kv:set:k",
+            "kv:get:K",
+            "kv:get:kk",
+            "kv[s]",
+            "kv[s]:set",
+            "kv[s]:get:",
+            "kv[t]:*",
+            "kv[]:*",
+            "kv[*]:*",
+            "kv.meta:*",
+            "kv[ss]:*",
+            "discord:*",
         ] {
             assert!(!allows(&[cap], Action::Get, "k", &["s"]), "{cap}");
         }

@@ -10,7 +10,7 @@ use crate::error::ApiError;
 use crate::luau::native::Call;
 use crate::luau::stack::Kind;
 
-fn limits<'a>(call: &'a Call) -> &'a KvLimits {
+fn limits(call: &Call) -> &KvLimits {
     call.vm().surroundings.state.db().kv_limits()
 }
 

@@ -71,7 +71,7 @@ pub(super) fn setbyid(call: &Call) -> Result<impl Future<Output = Result<Nil, Ap
     let (expires_at, resume) = (arguments::expires_at(call, 4)?, call.flag(5, "resume")?);
     let request = Request::new(call, Action::Set, "setbyid")?;
     let carried = request.store.carry(&json)?;
-    Ok(to_the_end(async move {
+    Ok(to_the_end(call, async move {
         // An absent one is for the write to report.
         request.record().await?;
         let Store { db, tenant, .. } = &request.store;
@@ -84,7 +84,7 @@ pub(super) fn setbyid(call: &Call) -> Result<impl Future<Output = Result<Nil, Ap
 pub(super) fn setexpirybyid(call: &Call) -> Result<impl Future<Output = Result<Nil, ApiError>> + use<>, ApiError> {
     let expires_at = arguments::expires_at(call, 3)?;
     let request = Request::new(call, Action::SetExpiry, "setexpirybyid")?;
-    Ok(to_the_end(async move {
+    Ok(to_the_end(call, async move {
         request.record().await?;
         request.store.db.kv_set_expiry_by_id(request.store.tenant, &request.id, expires_at).await?;
         Ok(Nil)
@@ -93,7 +93,7 @@ pub(super) fn setexpirybyid(call: &Call) -> Result<impl Future<Output = Result<N
 
 pub(super) fn deletebyid(call: &Call) -> Result<impl Future<Output = Result<Nil, ApiError>> + use<>, ApiError> {
     let request = Request::new(call, Action::Delete, "deletebyid")?;
-    Ok(to_the_end(async move {
+    Ok(to_the_end(call, async move {
         request.record().await?;
         request.store.db.kv_delete_by_id(request.store.tenant, &request.id).await?;
         Ok(Nil)

@@ -59,7 +59,7 @@ pub(super) fn set(call: &Call) -> Result<impl Future<Output = Result<SetResult, 
     access::check(&context.caps, Action::Set, &set.key, &set.scopes)?;
     let store = Store::open(call, "set")?;
     let carried = store.carry(&set.value_json)?;
-    Ok(to_the_end(async move {
+    Ok(to_the_end(call, async move {
         let result = store.db.kv_set(store.tenant, set).await?;
         drop(carried);
         Ok(SetResult(result))
@@ -79,7 +79,7 @@ pub(super) fn cas(call: &Call) -> Result<impl Future<Output = Result<CasResult, 
     access::check(&context.caps, Action::Set, &set.key, &set.scopes)?;
     let store = Store::open(call, "set")?;
     let carried = store.carry(&set.value_json)?;
-    Ok(to_the_end(async move {
+    Ok(to_the_end(call, async move {
         let result = store.db.kv_cas(store.tenant, set, expected_version).await?;
         drop(carried);
         Ok(CasResult(result))
@@ -92,7 +92,7 @@ pub(super) fn incr(call: &Call) -> Result<impl Future<Output = Result<f64, ApiEr
     access::check(&context.caps, Action::Get, &key, &scopes)?;
     access::check(&context.caps, Action::Set, &key, &scopes)?;
     let store = Store::open(call, "set")?;
-    Ok(to_the_end(async move { Ok(store.db.kv_incr(store.tenant, &key, &scopes, by).await?) }))
+    Ok(to_the_end(call, async move { Ok(store.db.kv_incr(store.tenant, &key, &scopes, by).await?) }))
 }
 
 pub(super) fn setexpiry(call: &Call) -> Result<impl Future<Output = Result<Nil, ApiError>> + use<>, ApiError> {
@@ -101,7 +101,7 @@ pub(super) fn setexpiry(call: &Call) -> Result<impl Future<Output = Result<Nil, 
     let expires_at = arguments::expires_at(call, 4)?;
     access::check(&context.caps, Action::SetExpiry, &key, &scopes)?;
     let store = Store::open(call, "setexpiry")?;
-    Ok(to_the_end(async move {
+    Ok(to_the_end(call, async move {
         store.db.kv_set_expiry(store.tenant, &key, &scopes, expires_at).await?;
         Ok(Nil)
     }))
@@ -112,7 +112,7 @@ pub(super) fn delete(call: &Call) -> Result<impl Future<Output = Result<Nil, Api
     let (key, scopes) = (arguments::key(call, 2)?, arguments::scopes(call, 3)?);
     access::check(&context.caps, Action::Delete, &key, &scopes)?;
     let store = Store::open(call, "delete")?;
-    Ok(to_the_end(async move {
+    Ok(to_the_end(call, async move {
         store.db.kv_delete(store.tenant, &key, &scopes).await?;
         Ok(Nil)
     }))
