@@ -30,7 +30,7 @@ pub(crate) enum Held {
     Loading,
     /// Code that an event needs is being compiled.
     Compiling,
-    /// It has used up its CPU credit: a task of its own starts them, one a turn.
+    /// It has used up its CPU credit: a task of its own starts them, a slice at each of its turns.
     OutOfCredit,
     /// It has as many dispatches running as it may.
     Full,

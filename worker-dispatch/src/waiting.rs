@@ -29,7 +29,10 @@ impl Inner {
             }
         }
         self.watch_deadlines();
-        self.pump();
+        // Who holds the tenant's events sees to them.
+        if self.queues.borrow().held(tenant) == Held::No {
+            self.pump();
+        }
     }
 
     /// Puts an event back before the others of its tenant and class, until what it waits for has come.
@@ -109,34 +112,48 @@ impl Inner {
         }
     }
 
-    /// Starts the events of a tenant that has used up its credit: one a turn.
+    /// Starts the events of a tenant that has used up its credit: each turn as many as a slice has time for.
     async fn start_by_turns(self: &Rc<Self>, tenant: TenantId) {
         loop {
             let turn = self.vms.turn(tenant).await;
-            if self.queues.borrow().held(tenant) != Held::OutOfCredit {
-                break;
-            }
-            let next = self.queues.borrow_mut().pop_of(tenant);
-            let Some(queued) = next else { break };
-            if queued.is_late(Instant::now()) {
-                late(queued);
-                continue;
-            }
-            match self.cache.lookup(tenant, &queued.event) {
-                Lookup::Nobody => queued.reply_to.send(Ok(DispatchResult::default())),
-                Lookup::NotLoaded => {
-                    self.put_back(tenant, queued);
-                    self.ensure_loaded(tenant);
+            let end = Instant::now() + self.limits.cpu_slice;
+            let mut is_needed = false;
+            while self.start_next_in_turn(tenant) {
+                is_needed = true;
+                if Instant::now() >= end {
+                    break;
                 }
-                Lookup::Subscribers(subscribers) => self.start(tenant, &subscribers, queued),
             }
             drop(turn);
-            if self.vms.in_credit(tenant) || self.is_full(tenant) {
+            // Not when all are started: the next one may come before the next turn.
+            if !is_needed || self.vms.in_credit(tenant) || self.is_full(tenant) {
                 break;
             }
         }
         self.by_turns.borrow_mut().remove(&tenant);
         self.release(tenant, Held::OutOfCredit);
+    }
+
+    /// Starts the tenant's next event, if there is one and nothing else holds it. Whether to go on.
+    fn start_next_in_turn(self: &Rc<Self>, tenant: TenantId) -> bool {
+        if self.queues.borrow().held(tenant) != Held::OutOfCredit || self.is_full(tenant) {
+            return false;
+        }
+        let next = self.queues.borrow_mut().pop_of(tenant);
+        let Some(queued) = next else { return false };
+        if queued.is_late(Instant::now()) {
+            late(queued);
+            return true;
+        }
+        match self.cache.lookup(tenant, &queued.event) {
+            Lookup::Nobody => queued.reply_to.send(Ok(DispatchResult::default())),
+            Lookup::NotLoaded => {
+                self.put_back(tenant, queued);
+                self.ensure_loaded(tenant);
+            }
+            Lookup::Subscribers(subscribers) => self.start(tenant, &subscribers, queued),
+        }
+        true
     }
 
     /// Compiles what an event needs, off this thread if it is much, while the tenant's events wait.

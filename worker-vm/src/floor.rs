@@ -11,7 +11,7 @@ use std::ffi::{c_int, c_void};
 use worker_core::Value;
 
 use crate::luau::alloc::{Memory, allocate};
-use crate::luau::json::Json;
+use crate::luau::json::{Json, PlainNames};
 use crate::luau::stack::{self, Kind};
 use crate::luau::{compile, ffi, lua_State};
 
@@ -113,7 +113,7 @@ impl FloorVm {
                 job.anchor = ffi::lua_ref(l, -1);
                 ffi::luaL_sandboxthread(job.thread);
                 ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, job.vm.handler);
-                parsed.push(l, job.vm.array_metatable);
+                parsed.push(l, job.vm.array_metatable, &mut PlainNames);
                 ffi::lua_xmove(l, job.thread, 2);
             }
             0

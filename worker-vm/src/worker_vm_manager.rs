@@ -15,7 +15,6 @@ use crate::error::VmError;
 use crate::luau::compile;
 use crate::luau::json::Json;
 use crate::luau::ffi;
-use crate::runtime::context;
 use crate::runtime::environment::Environment;
 use crate::runtime::turns::{Turn, Turns};
 use crate::runtime::vm::{Health, RunHandle, RunOutcome, Started, Surroundings, Vm};
@@ -110,7 +109,7 @@ impl WorkerVmManager {
     /// Without any VM.
     pub fn new(state: WorkerState, cache: WorkerCacheData, limits: StaticRef<Limits>) -> Self {
         Self(Rc::new(Inner {
-            surroundings: Surroundings { state, cache, turns: Turns::default(), limits },
+            surroundings: Surroundings { state, cache, turns: Turns::default(), keys: Rc::default(), limits },
             tenants: RefCell::default(),
             vms: RefCell::default(),
             draining: RefCell::default(),
@@ -125,6 +124,10 @@ impl WorkerVmManager {
 
     /// Whether the tenant may run at once, or has to wait for its [`turn`](Self::turn).
     pub fn in_credit(&self, tenant: TenantId) -> bool {
+        // By its VM, which is what the event needs next anyway.
+        if let Some(entry) = self.0.vms.borrow().get(&tenant) {
+            return entry.vm.tenant.account.in_credit();
+        }
         self.0.tenants.borrow().get(&tenant).is_none_or(|tenant| tenant.account.in_credit())
     }
 
@@ -145,8 +148,8 @@ impl WorkerVmManager {
     ) -> Result<Option<Runs>, VmError> {
         let vm = self.vm(tenant, subscribers.tenant().generation())?;
         let mut environments: SmallVec<[Result<Rc<Environment>, (TemplateName, TemplateError)>; 1]> = SmallVec::new();
-        for template in subscribers.templates() {
-            match self.environment(&vm, template) {
+        for (position, template) in subscribers.indices().zip(subscribers.templates()) {
+            match self.environment(&vm, position, template) {
                 Ok(environment) => environments.push(Ok(environment)),
                 Err(EnvironmentError::NotNow(NotNow::Compile)) => return Ok(None),
                 Err(EnvironmentError::Failed(error)) => environments.push(Err((template.name.clone(), error))),
@@ -161,15 +164,14 @@ impl WorkerVmManager {
             }
         };
         let mut runs = Runs::new();
+        let mut dictionary = self.0.surroundings.keys.borrow_mut();
+        let mut keys = dictionary.event(event.name());
         for environment in environments {
             runs.push(match environment {
                 Err((name, error)) => (name, Run::Done(Err(error))),
                 Ok(environment) => {
-                    let started = vm.start(&environment, event.name(), values_wanted, |l| {
-                        context::push_event(&vm, l, event, &data);
-                        context::push(&vm, l, environment.context.clone());
-                        2
-                    });
+                    keys.rewind();
+                    let started = vm.start(&environment, event, &data, &mut keys, values_wanted);
                     let run = match started {
                         Started::Done(outcome) => Run::Done(outcome),
                         Started::Running(RunHandle { outcome }) => Run::Running(RunFuture(outcome)),
@@ -379,8 +381,16 @@ impl WorkerVmManager {
     }
 
     /// The environment of a template with its entry loaded.
-    fn environment(&self, vm: &Rc<Vm>, template: &Arc<Template>) -> Result<Rc<Environment>, EnvironmentError> {
-        let environment = vm.environment(template).map_err(EnvironmentError::Failed)?;
+    fn environment(
+        &self,
+        vm: &Rc<Vm>,
+        position: usize,
+        template: &Arc<Template>,
+    ) -> Result<Rc<Environment>, EnvironmentError> {
+        let environment = match vm.environment_at(position) {
+            Some(environment) => environment,
+            None => vm.make_environment(position, template).map_err(EnvironmentError::Failed)?,
+        };
         if environment.entry() != 0 {
             return Ok(environment);
         }

@@ -22,19 +22,45 @@ impl Json {
         sonic_rs::from_slice(text).map(Self)
     }
 
-    /// Pushes the value as tables: arrays carry the list metatable, null is an absent field. May raise.
-    pub(crate) fn push(&self, l: *mut lua_State, array_metatable: c_int) {
+    /// Pushes the value as tables: arrays carry the list metatable, null is an absent field. `names` pushes the names of
+    /// fields. May raise.
+    pub(crate) fn push(&self, l: *mut lua_State, array_metatable: c_int, names: &mut impl Names) {
         // SAFETY: room is checked here and at each level.
         unsafe {
-            ffi::lua_rawcheckstack(l, 4);
-            push(l, &self.0, array_metatable, 0);
+            ffi::lua_rawcheckstack(l, 5);
+            push(l, &self.0, array_metatable, names, 0);
         }
     }
 }
 
+/// Who pushes the names of fields.
+pub(crate) trait Names {
+    /// Pushes a name. May raise.
+    ///
+    /// # Safety
+    /// There is room for two values.
+    unsafe fn push(&mut self, l: *mut lua_State, name: &str);
+}
+
+/// Pushes each name as a string of its own.
+pub(crate) struct PlainNames;
+
+impl Names for PlainNames {
+    unsafe fn push(&mut self, l: *mut lua_State, name: &str) {
+        // SAFETY: as the caller promises.
+        unsafe { ffi::lua_pushlstring_(l, name.as_ptr().cast(), name.len()) }
+    }
+}
+
 /// # Safety
-/// There is room for four values on the stack.
-unsafe fn push(l: *mut lua_State, value: &sonic_rs::Value, array_metatable: c_int, depth: usize) {
+/// There is room for five values on the stack.
+unsafe fn push(
+    l: *mut lua_State,
+    value: &sonic_rs::Value,
+    array_metatable: c_int,
+    names: &mut impl Names,
+    depth: usize,
+) {
     // SAFETY: each branch pushes exactly one value; tables check for room for their children, which need a key and a
     // value above the table; lengths fit since JSON texts are far below 2 GiB.
     unsafe {
@@ -47,10 +73,10 @@ unsafe fn push(l: *mut lua_State, value: &sonic_rs::Value, array_metatable: c_in
                 let items = items.as_slice();
                 ffi::lua_createtable(l, items.len() as c_int, 0);
                 if depth < DEPTH_MAX {
-                    ffi::lua_rawcheckstack(l, 4);
+                    ffi::lua_rawcheckstack(l, 5);
                     for (index, item) in items.iter().enumerate() {
                         if !item.is_null() {
-                            push(l, item, array_metatable, depth + 1);
+                            push(l, item, array_metatable, names, depth + 1);
                             ffi::lua_rawseti_(l, -2, index as c_int + 1);
                         }
                     }
@@ -61,11 +87,11 @@ unsafe fn push(l: *mut lua_State, value: &sonic_rs::Value, array_metatable: c_in
             ValueRef::Object(fields) => {
                 ffi::lua_createtable(l, 0, fields.len() as c_int);
                 if depth < DEPTH_MAX {
-                    ffi::lua_rawcheckstack(l, 4);
+                    ffi::lua_rawcheckstack(l, 5);
                     for (name, field) in fields {
                         if !field.is_null() {
-                            ffi::lua_pushlstring_(l, name.as_ptr().cast(), name.len());
-                            push(l, field, array_metatable, depth + 1);
+                            names.push(l, name);
+                            push(l, field, array_metatable, names, depth + 1);
                             ffi::lua_rawset(l, -3);
                         }
                     }

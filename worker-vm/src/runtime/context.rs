@@ -16,7 +16,7 @@ use super::vm::Vm;
 use crate::error::ApiError;
 use crate::luau::class::{Object, tags};
 use crate::luau::native::{self, Call, raise};
-use crate::luau::stack::{self, Kind, List, Push, push_bytes, set_field};
+use crate::luau::stack::{self, List, Push, push_bytes, set_field};
 use crate::luau::{ffi, lua_State};
 use crate::modules::datetime::rfc3339;
 use crate::plugins::kv::Kv;
@@ -27,13 +27,11 @@ pub(crate) struct ContextCore {
     pub(crate) template: Arc<Template>,
     /// The capabilities in force.
     pub(crate) caps: Capabilities,
-    /// The context that this one was limited from.
-    pub(crate) parent: Option<Rc<Self>>,
 }
 
 impl ContextCore {
-    pub(crate) fn new(template: Arc<Template>, caps: Capabilities, parent: Option<Rc<Self>>) -> Self {
-        Self { template, caps, parent }
+    pub(crate) fn new(template: Arc<Template>, caps: Capabilities) -> Self {
+        Self { template, caps }
     }
 
     /// The capability is held, or an error that names it.
@@ -43,7 +41,7 @@ impl ContextCore {
 }
 
 /// The field of a context's metatable that holds its event.
-const EVENT: &CStr = c"__event";
+pub(super) const EVENT: &CStr = c"__event";
 
 /// Makes the metatable that each context gets a copy of. May raise.
 pub(crate) fn make_metatable(l: *mut lua_State) -> c_int {
@@ -143,7 +141,7 @@ fn with_limits(call: &Call) -> Result<Limited, ApiError> {
         parent.require(capability)?;
     }
     let caps = wanted.into_iter().map(String::into_boxed_str).collect();
-    Ok(Limited(Rc::new(ContextCore::new(parent.template.clone(), caps, Some(parent.clone())))))
+    Ok(Limited(Rc::new(ContextCore::new(parent.template.clone(), caps))))
 }
 
 /// `ctx[name]`. Upvalue 1 is the table of methods.
@@ -255,76 +253,4 @@ fn push_script_data(l: *mut lua_State, core: &ContextCore) -> c_int {
     List(core.caps.iter().map(str::to_owned).collect()).push(l);
     set_field(l, -2, c"allowed_caps");
     1
-}
-
-/// Pushes the event value: a read-only table with the data as ordinary tables. May raise.
-pub(crate) fn push_event(
-    vm: &Vm,
-    l: *mut lua_State,
-    event: &worker_core::Event,
-    data: &crate::luau::json::Json,
-) {
-    // SAFETY: LUA_MINSTACK is enough: each value is stored at once; `data` makes room for itself.
-    unsafe {
-        ffi::lua_createtable(l, 0, 4);
-        event.base_name().as_str().push(l);
-        set_field(l, -2, c"base_name");
-        event.name().as_str().push(l);
-        set_field(l, -2, c"name");
-        data.push(l, vm.array_metatable());
-        match event.author() {
-            Some(author) => {
-                author.to_string().push(l);
-                set_field(l, -3, c"author");
-            }
-            None => {
-                if push_author(l, event) {
-                    set_field(l, -3, c"author");
-                }
-            }
-        }
-        set_field(l, -2, c"data");
-        ffi::lua_setreadonly(l, -1, 1);
-    }
-}
-
-/// Finds the user behind the event in its data, which is on top, and pushes their id.
-fn push_author(l: *mut lua_State, event: &worker_core::Event) -> bool {
-    const PATHS: [&[&CStr]; 6] = [
-        &[c"author", c"id"],
-        &[c"member", c"user", c"id"],
-        &[c"user", c"id"],
-        &[c"user_id"],
-        &[c"inviter", c"id"],
-        &[c"creator_id"],
-    ];
-    let thread = event.name().as_str().starts_with("THREAD_");
-    let antiraid = event.base_name() == worker_core::BaseName::AntiRaid;
-    if antiraid {
-        return push_path(l, &[c"author"]);
-    }
-    PATHS.iter().any(|path| push_path(l, path)) || (thread && push_path(l, &[c"owner_id"]))
-}
-
-/// Follows string keys from the table on top and pushes the string at the end, if there is one.
-fn push_path(l: *mut lua_State, path: &[&CStr]) -> bool {
-    // SAFETY: raw reads; the top is brought back to where it was, with the string above it if it was found.
-    unsafe {
-        let top = ffi::lua_gettop(l);
-        for (step, name) in path.iter().enumerate() {
-            if stack::kind(l, -1) != Kind::Table {
-                ffi::lua_settop(l, top);
-                return false;
-            }
-            ffi::lua_rawgetfield(l, -1, name.as_ptr());
-            if step > 0 {
-                ffi::lua_remove(l, -2);
-            }
-        }
-        if stack::kind(l, -1) != Kind::String {
-            ffi::lua_settop(l, top);
-            return false;
-        }
-        true
-    }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Environment {
 
 impl Environment {
     pub(crate) fn new(number: u16, template: Arc<Template>, globals: c_int) -> Self {
-        let context = Rc::new(ContextCore::new(template.clone(), template.allowed_caps.clone(), None));
+        let context = Rc::new(ContextCore::new(template.clone(), template.allowed_caps.clone()));
         Self {
             number,
             template,

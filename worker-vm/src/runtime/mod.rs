@@ -8,6 +8,7 @@ pub(crate) mod metered;
 pub(crate) mod require;
 pub(crate) mod run;
 pub(crate) mod sandbox;
+pub(crate) mod starter;
 pub(crate) mod task;
 pub(crate) mod threads;
 pub(crate) mod turns;

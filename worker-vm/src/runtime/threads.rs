@@ -32,8 +32,6 @@ impl DispatchId {
     /// Dispatches that a VM can have at once.
     pub(crate) const SLOTS_MAX: usize = 1 << 12;
 
-    pub(crate) const NONE: Self = Self(u32::MAX);
-
     pub(crate) fn new(slot: usize, serial: u32) -> Self {
         debug_assert!(slot < Self::SLOTS_MAX - 1);
         Self(serial << 12 | slot as u32)

@@ -96,7 +96,7 @@ impl CpuAccount {
 
 /// The turns of one worker thread. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Turns(Rc<State>);
+pub(crate) struct Turns(Rc<State>);
 
 #[derive(Debug, Default)]
 struct State {

@@ -12,15 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
-use worker_core::{EventName, Limits, SourceLine, StaticRef, Template, TemplateError, TemplateName, Value};
+use worker_core::{Event, EventName, Limits, SourceLine, StaticRef, Template, TemplateError, TemplateName, Value};
 
 use super::environment::Environment;
 use super::run::{self, Ran};
 use super::threads::{DispatchId, Phase, Resume, Role, Thread, ThreadId, ThreadTag, Threads};
 use super::turns::Turns;
-use super::{context, environment, sandbox};
+use super::{context, environment, sandbox, starter};
 use crate::error::{ApiError, VmError};
 use crate::luau::alloc::{self, Memory};
+use crate::luau::json::Json;
+use crate::luau::keys::{EventKeys, KeyDictionary};
 use crate::luau::native::Outcome;
 use crate::luau::stack::{self, Kind};
 use crate::luau::{ffi, lua_State, value};
@@ -62,6 +64,7 @@ pub(crate) struct Surroundings {
     pub(crate) state: WorkerState,
     pub(crate) cache: WorkerCacheData,
     pub(crate) turns: Turns,
+    pub(crate) keys: Rc<RefCell<KeyDictionary>>,
     pub(crate) limits: StaticRef<Limits>,
 }
 
@@ -75,12 +78,13 @@ pub(crate) struct Vm {
     array_metatable: Cell<c_int>,
     array_metatable_pointer: Cell<*const c_void>,
     pub(crate) environment_metatable: Cell<c_int>,
-    pub(crate) standard_globals: Cell<*const c_void>,
     context_metatable: Cell<c_int>,
+    starter: Cell<c_int>,
     /// `ctx.store`, made when first read.
     pub(crate) store: OnceCell<c_int>,
     pub(crate) registered_modules: RefCell<HashMap<&'static str, c_int>>,
     environments: RefCell<Vec<Rc<Environment>>>,
+    environments_by_position: RefCell<Vec<Option<Rc<Environment>>>>,
     environment_of_globals: RefCell<HashMap<*const c_void, u16>>,
     threads: RefCell<Threads>,
     dispatches: RefCell<Vec<Option<Dispatch>>>,
@@ -99,7 +103,6 @@ struct Dispatch {
     id: DispatchId,
     environment: Rc<Environment>,
     event: EventName,
-    main: ThreadId,
     nanos: u64,
     value_wanted: bool,
     finished: Option<RunOutcome>,
@@ -142,11 +145,12 @@ impl Vm {
             array_metatable: Cell::new(0),
             array_metatable_pointer: Cell::new(std::ptr::null()),
             environment_metatable: Cell::new(0),
-            standard_globals: Cell::new(std::ptr::null()),
             context_metatable: Cell::new(0),
+            starter: Cell::new(0),
             store: OnceCell::new(),
             registered_modules: RefCell::default(),
             environments: RefCell::default(),
+            environments_by_position: RefCell::default(),
             environment_of_globals: RefCell::default(),
             threads: RefCell::default(),
             dispatches: RefCell::default(),
@@ -163,6 +167,7 @@ impl Vm {
         let set_up = vm.protect(|l| {
             sandbox::set_up(&vm, l);
             vm.context_metatable.set(context::make_metatable(l));
+            vm.starter.set(starter::make(l, vm.context_metatable.get(), &vm.surroundings.keys.borrow()));
         });
         // SAFETY: the state is alive; the field is set from its own thread while nothing runs.
         unsafe { (*vm.callbacks()).userthread = Some(on_thread) };
@@ -218,6 +223,11 @@ impl Vm {
         self.context_metatable.get()
     }
 
+    /// The registry reference of the function that starts runs.
+    pub(crate) fn starter(&self) -> c_int {
+        self.starter.get()
+    }
+
     pub(crate) fn callbacks(&self) -> *mut ffi::lua_Callbacks {
         // SAFETY: the state is alive for as long as `self`.
         unsafe { ffi::lua_callbacks(self.main) }
@@ -258,16 +268,27 @@ impl Vm {
 
     // ---- environments
 
-    /// The environment of a template, made when first asked for.
-    pub(crate) fn environment(&self, template: &Arc<Template>) -> Result<Rc<Environment>, TemplateError> {
-        if let Some(environment) = self.environments.borrow().iter().find(|e| e.template.name == template.name) {
-            return Ok(environment.clone());
-        }
+    /// The environment of the template at this position among the tenant's, if it has been made.
+    pub(crate) fn environment_at(&self, position: usize) -> Option<Rc<Environment>> {
+        self.environments_by_position.borrow().get(position)?.clone()
+    }
+
+    /// Makes the environment of the template at this position.
+    pub(crate) fn make_environment(
+        &self,
+        position: usize,
+        template: &Arc<Template>,
+    ) -> Result<Rc<Environment>, TemplateError> {
         let number = self.environments.borrow().len() as u16;
         let made = self.protect(|l| environment::make_globals(self, l));
         let (globals, pointer) = made.map_err(|failure| self.failure_error(&failure))?;
         let environment = Rc::new(Environment::new(number, template.clone(), globals));
         self.environments.borrow_mut().push(environment.clone());
+        let mut by_position = self.environments_by_position.borrow_mut();
+        if by_position.len() <= position {
+            by_position.resize(position + 1, None);
+        }
+        by_position[position] = Some(environment.clone());
         self.environment_of_globals.borrow_mut().insert(pointer, number);
         Ok(environment)
     }
@@ -312,6 +333,25 @@ impl Vm {
         if status == ffi::LUA_OK {
             return Ok(data.result.expect("because the job returned"));
         }
+        Err(self.take_failure(status))
+    }
+
+    /// Calls the function of a registry reference with a pointer, in a protected call on the main thread. The VM runs.
+    pub(crate) fn call_protected(&self, function: c_int, argument: *mut c_void) -> Result<(), LuaFailure> {
+        // SAFETY: the main thread, on which nothing else runs, has room for a function and its argument: it was made
+        // with room for forty values and never holds more than a few.
+        unsafe {
+            ffi::lua_rawgeti_(self.main, ffi::LUA_REGISTRYINDEX, function);
+            ffi::lua_pushlightuserdata(self.main, argument);
+            match ffi::lua_pcall(self.main, 1, 0, 0) {
+                ffi::LUA_OK => Ok(()),
+                status => Err(self.take_failure(status)),
+            }
+        }
+    }
+
+    /// What a protected call on the main thread ended with.
+    fn take_failure(&self, status: c_int) -> LuaFailure {
         let failure = if status == ffi::LUA_ERRMEM {
             LuaFailure::Memory
         } else {
@@ -319,7 +359,7 @@ impl Vm {
         };
         // SAFETY: the error object is on top.
         unsafe { ffi::lua_settop(self.main, -2) };
-        Err(failure)
+        failure
     }
 
     fn failure_error(&self, failure: &LuaFailure) -> TemplateError {
@@ -344,13 +384,14 @@ impl Vm {
 
     // ---- dispatches
 
-    /// Starts a run: `arguments` pushes what `/init.luau` gets. The environment's entry must be loaded.
+    /// Starts a run of the template for the event. The environment's entry must be loaded.
     pub(crate) fn start(
         &self,
         environment: &Rc<Environment>,
-        event: &EventName,
+        event: &Event,
+        data: &Json,
+        keys: &mut EventKeys<'_>,
         value_wanted: bool,
-        arguments: impl FnOnce(*mut lua_State) -> c_int,
     ) -> Started {
         if self.health.get() == Health::Broken {
             return Started::Done(Err(TemplateError::new("cancelled: the VM is gone")));
@@ -360,21 +401,10 @@ impl Vm {
         };
         let slice = self.limits().cpu_slice.as_nanos() as u64;
         let (started, ran) = run::enter(self, slice, || {
-            let made = self.protect(|l| {
-                // SAFETY: room for the thread, the function and the arguments is there: LUA_MINSTACK, and a new
-                // thread's stack holds more than that; the values are moved to a thread of the same state.
-                unsafe {
-                    let state = ffi::lua_newthread(l);
-                    let anchor = ffi::lua_ref(l, -1);
-                    ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, environment.entry());
-                    let count = arguments(l);
-                    ffi::lua_xmove(l, state, count + 1);
-                    (state, anchor, count)
-                }
-            });
-            let (state, anchor, count) = made?;
+            let (state, anchor) = starter::start(self, environment, event, data, keys)?;
             let tag = ThreadTag::new(environment.number, id);
-            let resume = Phase::Ready(Resume::Arguments(count));
+            // `evt` and `ctx`.
+            let resume = Phase::Ready(Resume::Arguments(2));
             let Some(main) = self.threads.borrow_mut().insert(state, anchor, tag, resume, Role::Main) else {
                 self.unref(anchor);
                 return Err(LuaFailure::Error("quota_exceeded: threads".into()));
@@ -383,8 +413,7 @@ impl Vm {
             self.put_dispatch(Dispatch {
                 id,
                 environment: environment.clone(),
-                event: event.clone(),
-                main,
+                event: event.name().clone(),
                 nanos: 0,
                 value_wanted,
                 finished: None,
