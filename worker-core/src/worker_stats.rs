@@ -17,6 +17,8 @@ pub struct WorkerStats {
     pub templates_run: u64,
     /// Of those, runs that ended with an error.
     pub templates_failed: u64,
+    /// Threads beside the main ones of runs that ended with an error: spawned, or gone on in the background.
+    pub threads_failed: u64,
     /// Events that nobody waited for and that were dropped because a queue was full.
     pub events_dropped: u64,
     /// Events refused with `Overloaded` to a caller that waited.
@@ -46,6 +48,7 @@ impl AddAssign<&Self> for WorkerStats {
             events_dispatched,
             templates_run,
             templates_failed,
+            threads_failed,
             events_dropped,
             events_refused,
             events_queued,
@@ -61,6 +64,7 @@ impl AddAssign<&Self> for WorkerStats {
         self.events_dispatched += events_dispatched;
         self.templates_run += templates_run;
         self.templates_failed += templates_failed;
+        self.threads_failed += threads_failed;
         self.events_dropped += events_dropped;
         self.events_refused += events_refused;
         self.events_queued += events_queued;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
@@ -12,6 +13,7 @@ use sqlx::sqlite::{
 use sqlx::{FromRow, Postgres, Sqlite, Transaction};
 use worker_core::TenantId;
 
+use crate::home::{Home, Lent};
 use crate::{DbConfig, DbError, migrations};
 
 /// Which database stands behind a [`WorkerDb`](crate::WorkerDb).
@@ -153,9 +155,13 @@ macro_rules! bound {
     }};
 }
 
-/// Connections to the database.
-#[derive(Clone)]
-pub(crate) enum Pools {
+/// Connections to the database, and the runtime that they belong to.
+pub(crate) struct Pools {
+    kind: Kind,
+    home: Home,
+}
+
+enum Kind {
     /// One connection writes, so that no write fails for another's sake; in a file, others read beside it.
     Sqlite {
         write: SqlitePool,
@@ -164,28 +170,42 @@ pub(crate) enum Pools {
     Postgres(PgPool),
 }
 
-impl Pools {
+/// What the URL says.
+enum Options {
+    Sqlite { options: SqliteConnectOptions, memory: bool },
+    Postgres(PgConnectOptions),
+}
+
+impl Options {
+    fn parse(url: &str) -> Result<Self, DbError> {
+        let bad_url = |error: sqlx::Error| DbError::BadUrl { reason: error.to_string() };
+        if url.starts_with("sqlite:") {
+            let options = SqliteConnectOptions::from_str(url).map_err(bad_url)?;
+            let memory = url.contains(":memory:") || url.contains("mode=memory");
+            Ok(Self::Sqlite { options, memory })
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            Ok(Self::Postgres(PgConnectOptions::from_str(url).map_err(bad_url)?))
+        } else {
+            let scheme = url.split_once(':').map_or("no scheme", |(scheme, _)| scheme);
+            Err(DbError::BadUrl { reason: format!("unknown scheme `{scheme}`") })
+        }
+    }
+
+    fn backend(&self) -> Backend {
+        match self {
+            Self::Sqlite { .. } => Backend::Sqlite,
+            Self::Postgres(_) => Backend::Postgres,
+        }
+    }
+}
+
+impl Kind {
     /// How long a write of this process waits for another process that writes to the same file.
     const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
     /// How often and how soon opening a file is tried again where several processes make it at once; SQLite does not wait
     /// for the lock when it switches to WAL.
     const SQLITE_START_ATTEMPTS: u32 = 40;
     const SQLITE_START_PAUSE: Duration = Duration::from_millis(50);
-
-    /// Opens the database and brings its tables to this program's version.
-    pub(crate) async fn open(url: &str, config: &DbConfig) -> Result<Self, DbError> {
-        let bad_url = |error: sqlx::Error| DbError::BadUrl { reason: error.to_string() };
-        if url.starts_with("sqlite:") {
-            let options = SqliteConnectOptions::from_str(url).map_err(bad_url)?;
-            let memory = url.contains(":memory:") || url.contains("mode=memory");
-            Self::open_sqlite(options, memory, config).await
-        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            Self::open_postgres(PgConnectOptions::from_str(url).map_err(bad_url)?, config).await
-        } else {
-            let scheme = url.split_once(':').map_or("no scheme", |(scheme, _)| scheme);
-            Err(DbError::BadUrl { reason: format!("unknown scheme `{scheme}`") })
-        }
-    }
 
     async fn open_sqlite(options: SqliteConnectOptions, memory: bool, config: &DbConfig) -> Result<Self, DbError> {
         let backend = Backend::Sqlite;
@@ -195,13 +215,10 @@ impl Pools {
             .foreign_keys(true)
             .busy_timeout(Self::SQLITE_BUSY_TIMEOUT)
             .synchronous(SqliteSynchronous::Normal);
+        // Without the test: it has no peer that may have gone, and a caller that gives up during it closes the connection.
+        let pool = SqlitePoolOptions::new().test_before_acquire(false).acquire_timeout(config.acquire_timeout);
         // The writer never goes away: in memory, the database would go with it.
-        let one = SqlitePoolOptions::new()
-            .max_connections(1)
-            .min_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .acquire_timeout(config.acquire_timeout);
+        let one = pool.clone().max_connections(1).min_connections(1).idle_timeout(None).max_lifetime(None);
         if memory {
             let pool = one.connect_with(options.shared_cache(false)).await.map_err(failed)?;
             migrations::run_sqlite(&pool).await?;
@@ -224,12 +241,8 @@ impl Pools {
                 Err(error) => return Err(error),
             }
         };
-        let read = SqlitePoolOptions::new()
-            .max_connections(config.max_connections)
-            .acquire_timeout(config.acquire_timeout)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(failed)?;
+        let readers = pool.max_connections(config.max_connections).connect_with(options.read_only(true));
+        let read = readers.await.map_err(failed)?;
         Ok(Self::Sqlite { write, read })
     }
 
@@ -249,32 +262,62 @@ impl Pools {
         migrations::run_postgres(&pool).await?;
         Ok(Self::Postgres(pool))
     }
+}
+
+impl Pools {
+    /// Opens the database and brings its tables to this program's version.
+    pub(crate) async fn open(url: &str, config: &DbConfig) -> Result<Self, DbError> {
+        let options = Options::parse(url)?;
+        let no_runtime =
+            |error| DbError::Connect { backend: options.backend(), source: Arc::new(sqlx::Error::Io(error)) };
+        let home = Home::start().map_err(no_runtime)?;
+        let config = config.clone();
+        let opening = home.run(async move {
+            match options {
+                Options::Sqlite { options, memory } => Kind::open_sqlite(options, memory, &config).await,
+                Options::Postgres(options) => Kind::open_postgres(options, &config).await,
+            }
+        });
+        Ok(Self { kind: opening.await?, home })
+    }
 
     pub(crate) fn backend(&self) -> Backend {
-        match self {
-            Self::Sqlite { .. } => Backend::Sqlite,
-            Self::Postgres(_) => Backend::Postgres,
+        match self.kind {
+            Kind::Sqlite { .. } => Backend::Sqlite,
+            Kind::Postgres(_) => Backend::Postgres,
         }
     }
 
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
     pub(crate) async fn close(&self) {
-        match self {
-            Self::Sqlite { write, read } => {
+        match &self.kind {
+            Kind::Sqlite { write, read } => {
                 read.close().await;
                 write.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Kind::Postgres(pool) => pool.close().await,
         }
     }
 
     /// All rows of a statement that only reads.
     pub(crate) async fn fetch_all<T: Row>(&self, sql: &'static Sql, args: &[Arg<'_>]) -> Result<Vec<T>, DbError> {
         let text = sql.text(self.backend());
-        match self {
-            Self::Sqlite { read, .. } => bound!(sqlx::query_as(text), args).fetch_all(read).await,
-            Self::Postgres(pool) => bound!(sqlx::query_as(text), args).fetch_all(pool).await,
-        }
-        .map_err(|source| failed(sql, source))
+        let rows = async {
+            match &self.kind {
+                Kind::Sqlite { read, .. } => {
+                    let mut connection = self.sqlite(read).await?;
+                    bound!(sqlx::query_as(text), args).fetch_all(&mut **connection).await
+                }
+                Kind::Postgres(pool) => {
+                    let mut connection = self.postgres(pool).await?;
+                    bound!(sqlx::query_as(text), args).fetch_all(&mut **connection).await
+                }
+            }
+        };
+        rows.await.map_err(|source| failed(sql, source))
     }
 
     /// The row, if any, of a statement that only reads.
@@ -284,11 +327,33 @@ impl Pools {
         args: &[Arg<'_>],
     ) -> Result<Option<T>, DbError> {
         let text = sql.text(self.backend());
-        match self {
-            Self::Sqlite { read, .. } => bound!(sqlx::query_as(text), args).fetch_optional(read).await,
-            Self::Postgres(pool) => bound!(sqlx::query_as(text), args).fetch_optional(pool).await,
+        let row = async {
+            match &self.kind {
+                Kind::Sqlite { read, .. } => {
+                    let mut connection = self.sqlite(read).await?;
+                    bound!(sqlx::query_as(text), args).fetch_optional(&mut **connection).await
+                }
+                Kind::Postgres(pool) => {
+                    let mut connection = self.postgres(pool).await?;
+                    bound!(sqlx::query_as(text), args).fetch_optional(&mut **connection).await
+                }
+            }
+        };
+        row.await.map_err(|source| failed(sql, source))
+    }
+
+    async fn sqlite(&self, pool: &SqlitePool) -> Result<Lent<PoolConnection<Sqlite>>, sqlx::Error> {
+        // What lies ready needs nothing of any runtime.
+        if let Some(connection) = pool.try_acquire() {
+            return Ok(self.home.lend_now(connection));
         }
-        .map_err(|source| failed(sql, source))
+        let pool = pool.clone();
+        self.home.lend(async move { pool.acquire().await }).await
+    }
+
+    async fn postgres(&self, pool: &PgPool) -> Result<Lent<PoolConnection<Postgres>>, sqlx::Error> {
+        let pool = pool.clone();
+        self.home.lend(async move { pool.acquire().await }).await
     }
 
     /// Begins a transaction that will write.
@@ -298,33 +363,41 @@ impl Pools {
     /// latest state.
     pub(crate) async fn begin(&self) -> Result<Tx, DbError> {
         static BEGIN: Sql = Sql::new("BEGIN", "BEGIN");
-        match self {
-            Self::Sqlite { write, .. } => write.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite),
-            Self::Postgres(pool) => pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map(Tx::Postgres),
-        }
-        .map_err(|source| failed(&BEGIN, source))
+        let begun = match &self.kind {
+            Kind::Sqlite { write, .. } => {
+                let pool = write.clone();
+                self.home.lend(async move { pool.begin_with("BEGIN IMMEDIATE").await.map(Begun::Sqlite) }).await
+            }
+            Kind::Postgres(pool) => {
+                let (pool, begin) = (pool.clone(), "BEGIN ISOLATION LEVEL READ COMMITTED");
+                self.home.lend(async move { pool.begin_with(begin).await.map(Begun::Postgres) }).await
+            }
+        };
+        begun.map(Tx).map_err(|source| failed(&BEGIN, source))
     }
 }
 
 /// A transaction; dropped without [`commit`](Self::commit), it is undone.
-pub(crate) enum Tx {
+pub(crate) struct Tx(Lent<Begun>);
+
+enum Begun {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
 }
 
 impl Tx {
     fn backend(&self) -> Backend {
-        match self {
-            Self::Sqlite(_) => Backend::Sqlite,
-            Self::Postgres(_) => Backend::Postgres,
+        match &*self.0 {
+            Begun::Sqlite(_) => Backend::Sqlite,
+            Begun::Postgres(_) => Backend::Postgres,
         }
     }
 
     pub(crate) async fn fetch_all<T: Row>(&mut self, sql: &'static Sql, args: &[Arg<'_>]) -> Result<Vec<T>, DbError> {
         let text = sql.text(self.backend());
-        match self {
-            Self::Sqlite(tx) => bound!(sqlx::query_as(text), args).fetch_all(&mut **tx).await,
-            Self::Postgres(tx) => bound!(sqlx::query_as(text), args).fetch_all(&mut **tx).await,
+        match &mut *self.0 {
+            Begun::Sqlite(tx) => bound!(sqlx::query_as(text), args).fetch_all(&mut **tx).await,
+            Begun::Postgres(tx) => bound!(sqlx::query_as(text), args).fetch_all(&mut **tx).await,
         }
         .map_err(|source| failed(sql, source))
     }
@@ -335,9 +408,9 @@ impl Tx {
         args: &[Arg<'_>],
     ) -> Result<Option<T>, DbError> {
         let text = sql.text(self.backend());
-        match self {
-            Self::Sqlite(tx) => bound!(sqlx::query_as(text), args).fetch_optional(&mut **tx).await,
-            Self::Postgres(tx) => bound!(sqlx::query_as(text), args).fetch_optional(&mut **tx).await,
+        match &mut *self.0 {
+            Begun::Sqlite(tx) => bound!(sqlx::query_as(text), args).fetch_optional(&mut **tx).await,
+            Begun::Postgres(tx) => bound!(sqlx::query_as(text), args).fetch_optional(&mut **tx).await,
         }
         .map_err(|source| failed(sql, source))
     }
@@ -345,22 +418,23 @@ impl Tx {
     /// Runs a statement and says how many rows it touched.
     pub(crate) async fn execute(&mut self, sql: &'static Sql, args: &[Arg<'_>]) -> Result<u64, DbError> {
         let text = sql.text(self.backend());
-        match self {
-            Self::Sqlite(tx) => {
+        match &mut *self.0 {
+            Begun::Sqlite(tx) => {
                 bound!(sqlx::query(text), args).execute(&mut **tx).await.map(|done| done.rows_affected())
             }
-            Self::Postgres(tx) => {
+            Begun::Postgres(tx) => {
                 bound!(sqlx::query(text), args).execute(&mut **tx).await.map(|done| done.rows_affected())
             }
         }
         .map_err(|source| failed(sql, source))
     }
 
+    /// Commits. Must run at home: see [`WorkerDb::commit`](crate::WorkerDb::commit).
     pub(crate) async fn commit(self) -> Result<(), DbError> {
         static COMMIT: Sql = Sql::new("COMMIT", "COMMIT");
-        match self {
-            Self::Sqlite(tx) => tx.commit().await,
-            Self::Postgres(tx) => tx.commit().await,
+        match self.0.into_inner() {
+            Begun::Sqlite(tx) => tx.commit().await,
+            Begun::Postgres(tx) => tx.commit().await,
         }
         .map_err(|source| failed(&COMMIT, source))
     }

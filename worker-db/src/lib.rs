@@ -19,6 +19,7 @@ mod worker_cache_data;
 mod change;
 mod connection;
 mod error;
+mod home;
 mod migrations;
 
 pub use change::Change;

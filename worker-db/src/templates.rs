@@ -1,6 +1,6 @@
 //! Templates as they are stored.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use worker_core::{
     TemplateOrigin, TenantId,
 };
 
-use crate::connection::{Tx, args, statements, tenant_columns, tenant_of};
+use crate::connection::{Sql, Tx, args, statements, tenant_columns, tenant_of};
 use crate::kv::from_micros;
+use crate::worker_db::lock;
 use crate::{Change, DbError, WorkerDb};
 
 /// The files of a template as they come in: path → source.
@@ -142,6 +143,10 @@ type TemplateColumns = (
 );
 
 impl WorkerDb {
+    /// Tenants that [`template_put_for_tenants`](Self::template_put_for_tenants) takes at once: their locks are held until
+    /// all have the template.
+    pub const PUT_TENANTS_MAX: usize = 10_000;
+
     /// All templates of the tenant in one query. A row that is not well formed is reported, it fails nothing.
     pub async fn tenant_templates(&self, tenant: TenantId) -> Result<TenantTemplateRows, DbError> {
         let mut templates = TenantTemplateRows::default();
@@ -192,16 +197,13 @@ impl WorkerDb {
     pub async fn template_create(&self, tenant: TenantId, template: NewTemplate) -> Result<(), DbError> {
         let checked = self.check_template(&template)?;
         let (mut tx, _) = self.begin_for(tenant).await?;
-        if write_template(&mut tx, &TEMPLATE_INSERT, tenant, &template, &checked, self.now()).await? == 0 {
+        let content = put_code(&mut tx, &template, &checked).await?;
+        if write_row(&mut tx, &TEMPLATE_INSERT, tenant, &template, &checked, content.as_deref(), self.now()).await? == 0
+        {
             return Err(DbError::Conflict(format!("template `{}`", template.name)));
         }
-        let count: Option<(i64,)> = tx.fetch_optional(&TEMPLATE_COUNT, &args![tenant;]).await?;
-        let templates_max = self.template_limits().templates_max as i64;
-        if count.is_some_and(|(count,)| count > templates_max) {
-            return Err(DbError::QuotaExceeded("templates"));
-        }
-        self.commit(tx, vec![Change::Templates { tenant }]).await?;
-        Ok(())
+        self.check_count(&mut tx, tenant).await?;
+        self.commit(tx, vec![Change::Templates { tenant }]).await
     }
 
     /// Replaces a template that the tenant has.
@@ -209,9 +211,42 @@ impl WorkerDb {
         let checked = self.check_template(&template)?;
         let (mut tx, _) = self.begin_for(tenant).await?;
         let before = content_of(&mut tx, tenant, &template.name).await?;
-        write_template(&mut tx, &TEMPLATE_UPDATE, tenant, &template, &checked, self.now()).await?;
+        let content = put_code(&mut tx, &template, &checked).await?;
+        write_row(&mut tx, &TEMPLATE_UPDATE, tenant, &template, &checked, content.as_deref(), self.now()).await?;
         self.commit(tx, vec![Change::Templates { tenant }]).await?;
         self.sweep_content(before).await;
+        Ok(())
+    }
+
+    /// Gives a template to tenants, creating it or replacing the one of its name: to all of them or, on an error, to
+    /// none.
+    pub async fn template_put_for_tenants(&self, tenants: &[TenantId], template: NewTemplate) -> Result<(), DbError> {
+        if tenants.len() > Self::PUT_TENANTS_MAX {
+            return Err(DbError::too_large("tenants of a call", Self::PUT_TENANTS_MAX as u64));
+        }
+        let checked = self.check_template(&template)?;
+        let tenants = BTreeSet::from_iter(tenants.iter().copied());
+        let mut tx = self.pools().begin().await?;
+        // All tenants before the content, as every writer does it, and in one order: so nobody waits for each other.
+        for &tenant in &tenants {
+            lock(&mut tx, tenant).await?;
+        }
+        let (content, now) = (put_code(&mut tx, &template, &checked).await?, self.now());
+        let mut replaced = BTreeSet::new();
+        for &tenant in &tenants {
+            let args = args![tenant; template.name.as_str()];
+            let before: Option<(Option<String>,)> = tx.fetch_optional(&TEMPLATE_CONTENT, &args).await?;
+            let sql = if before.is_some() { &TEMPLATE_UPDATE } else { &TEMPLATE_INSERT };
+            write_row(&mut tx, sql, tenant, &template, &checked, content.as_deref(), now).await?;
+            match before {
+                Some((hash,)) => replaced.extend(hash),
+                None => self.check_count(&mut tx, tenant).await?,
+            }
+        }
+        self.commit(tx, tenants.into_iter().map(|tenant| Change::Templates { tenant }).collect()).await?;
+        for hash in replaced {
+            self.sweep_content(Some(hash)).await;
+        }
         Ok(())
     }
 
@@ -265,6 +300,17 @@ impl WorkerDb {
         Ok(Checked { files, events: json_list(&template.events), allowed_caps: json_list(caps) })
     }
 
+    /// Whether a tenant that was given a template more may have it.
+    async fn check_count(&self, tx: &mut Tx, tenant: TenantId) -> Result<(), DbError> {
+        let count: Option<(i64,)> = tx.fetch_optional(&TEMPLATE_COUNT, &args![tenant;]).await?;
+        match count {
+            Some((count,)) if count > self.template_limits().templates_max as i64 => {
+                Err(DbError::QuotaExceeded("templates"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes files that no template has any more.
     ///
     /// In a transaction of its own: where another one begins to use them meanwhile, PostgreSQL refuses to delete them
@@ -274,7 +320,7 @@ impl WorkerDb {
         let swept = async {
             let mut tx = self.pools().begin().await?;
             tx.execute(&CONTENT_SWEEP, &args![&hash]).await?;
-            tx.commit().await
+            self.commit(tx, Vec::new()).await
         };
         if let Err(error) = swept.await {
             warn!(hash, %error, "kept the files of a template that may be unused");
@@ -289,29 +335,33 @@ struct Checked {
     allowed_caps: String,
 }
 
-/// Runs one of the two statements that write a template. Says how many rows it wrote.
-async fn write_template(
-    tx: &mut Tx,
-    sql: &'static crate::connection::Sql,
-    tenant: TenantId,
-    template: &NewTemplate,
-    checked: &Checked,
-    now: Timestamp,
-) -> Result<u64, DbError> {
-    let shop = template.name.shop();
-    if let Some(shop) = shop {
+/// Stores the template's files, if it brings its own, and gives their hash; else makes sure that the shop has them.
+async fn put_code(tx: &mut Tx, template: &NewTemplate, checked: &Checked) -> Result<Option<String>, DbError> {
+    if let Some(shop) = template.name.shop() {
         let resolved: Option<(String,)> = tx.fetch_optional(&SHOP_RESOLVE, &args![shop.name, shop.version]).await?;
         if resolved.is_none() {
             return Err(DbError::NotFound(format!("`{}` in the shop", template.name)));
         }
     }
-    let hash = match &checked.files {
-        Some(files) => Some(put_content(tx, files).await?),
-        None => None,
-    };
-    let compat = template.compat.to_string();
+    match &checked.files {
+        Some(files) => put_content(tx, files).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Runs one of the two statements that write a template. Says how many rows it wrote.
+async fn write_row(
+    tx: &mut Tx,
+    sql: &'static Sql,
+    tenant: TenantId,
+    template: &NewTemplate,
+    checked: &Checked,
+    content: Option<&str>,
+    now: Timestamp,
+) -> Result<u64, DbError> {
+    let (shop, compat) = (template.name.shop(), template.compat.to_string());
     let args = args![
-        tenant; template.name.as_str(), hash.as_deref(), shop.map(|shop| shop.name), shop.and_then(|shop| shop.version),
+        tenant; template.name.as_str(), content, shop.map(|shop| shop.name), shop.and_then(|shop| shop.version),
         &checked.events, &checked.allowed_caps, template.error_channel.map(|channel| channel.get().cast_signed()),
         &compat, template.paused, now.as_microsecond()
     ];

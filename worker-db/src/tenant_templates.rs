@@ -31,7 +31,10 @@ impl TenantTemplates {
         }
     }
 
-    /// A number that no other load in this process has. Tenants without templates of their own share one.
+    /// A number for exactly these templates: a load that finds anything changed (also if it is only `updated_at`, which
+    /// templates can see) has a number that was never used in this process, and one that finds nothing changed since the
+    /// tenant was [invalidated](crate::WorkerCacheData::invalidate) has the same again. Tenants without templates of
+    /// their own share one.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -50,6 +53,11 @@ impl TenantTemplates {
     /// The rows that could not be loaded, for the tenant's log.
     pub fn bad(&self) -> &[BadTemplateRow] {
         &self.bad
+    }
+
+    /// Whether there is no difference but the generation.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.templates == other.templates && self.bad == other.bad
     }
 
     /// Bytes of all files, also where they are shared with other tenants.

@@ -1,13 +1,13 @@
 //! What a worker keeps of the store for the tenants it owns.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared, WeakShared};
-use worker_core::{ContentHash, Event, Limits, StaticRef, Template, TemplateFiles, TenantId};
+use worker_core::{ContentHash, Event, Limits, StaticRef, Template, TemplateFiles, TemplateName, TenantId};
 
 use crate::tenant_templates::TenantTemplates;
 use crate::{BadTemplateRow, DbError, SharedCache, Subscribers, TemplateRow, WorkerDb};
@@ -26,8 +26,13 @@ struct Inner {
     common: Rc<TenantTemplates>,
     bounds: CacheBounds,
     tenants: RefCell<HashMap<TenantId, Entry>>,
-    /// Bytes of the files of all in `tenants`.
+    /// What invalidated tenants had, until the next load: one that finds the same gives these again, so that the tenant's
+    /// VM lives on. Never the common ones.
+    stale: RefCell<HashMap<TenantId, Rc<TenantTemplates>>>,
+    /// Bytes of the files of all in `tenants` and `stale`.
     files_bytes: Cell<usize>,
+    /// Thousands of tenants have templates of the same names: they share the texts.
+    names: RefCell<HashSet<TemplateName>>,
     loading: RefCell<HashMap<TenantId, Loading>>,
     /// Counts look-ups and loads: the clock of "least recently used", and the ticket of a load.
     ticks: Cell<u64>,
@@ -89,7 +94,9 @@ impl WorkerCacheData {
             builtins,
             bounds,
             tenants: RefCell::default(),
+            stale: RefCell::default(),
             files_bytes: Cell::new(0),
+            names: RefCell::default(),
             loading: RefCell::default(),
             ticks: Cell::new(0),
         }))
@@ -120,17 +127,21 @@ impl WorkerCacheData {
         }
     }
 
-    /// Forgets the tenant: the next look-up must load it. What a load under way brings is not kept.
+    /// Takes the tenant's templates for changed: the next look-up must load them. What a load under way brings is not kept.
     pub fn invalidate(&self, tenant: TenantId) {
         self.0.loading.borrow_mut().remove(&tenant);
-        self.0.remove(tenant);
+        let removed = self.0.tenants.borrow_mut().remove(&tenant);
+        if let Some(entry) = removed {
+            self.0.keep_stale(tenant, entry);
+        }
     }
 
-    /// Forgets all tenants: for a listener that has lost changes.
+    /// The same for all tenants: for a listener that has lost changes.
     pub fn invalidate_all(&self) {
         self.0.loading.borrow_mut().clear();
-        self.0.tenants.borrow_mut().clear();
-        self.0.files_bytes.set(0);
+        for (tenant, entry) in self.0.tenants.take() {
+            self.0.keep_stale(tenant, entry);
+        }
     }
 
     /// How many tenants are loaded.
@@ -155,6 +166,9 @@ impl WorkerCacheData {
 }
 
 impl Inner {
+    /// Names that are kept to be shared. Beyond it all are forgotten and gathered anew: those in use stay shared.
+    const NAMES_MAX: usize = 4_096;
+
     fn tick(&self) -> u64 {
         let tick = self.ticks.get() + 1;
         self.ticks.set(tick);
@@ -198,7 +212,8 @@ impl Inner {
         let mut builtins = self.builtins.clone();
         let running = stored.rows.iter().filter(|row| !row.paused);
         let files = self.files(running.filter_map(|row| row.content)).await?;
-        for row in stored.rows {
+        for mut row in stored.rows {
+            row.name = self.shared_name(row.name);
             let Some(hash) = row.content else {
                 builtins = builtins.and_then(|builtins| with_row(&builtins, row));
                 continue;
@@ -213,7 +228,23 @@ impl Inner {
             }
         }
         templates.extend(builtins);
-        Ok(Rc::new(TenantTemplates::new(templates, bad)))
+        let fresh = TenantTemplates::new(templates, bad);
+        let stale = self.stale.borrow();
+        let unchanged = stale.get(&tenant).filter(|stale| stale.is_same(&fresh));
+        Ok(unchanged.cloned().unwrap_or_else(|| Rc::new(fresh)))
+    }
+
+    /// The name, with the text that others of this name have.
+    fn shared_name(&self, name: TemplateName) -> TemplateName {
+        let mut names = self.names.borrow_mut();
+        if let Some(known) = names.get(&name) {
+            return known.clone();
+        }
+        if names.len() >= Self::NAMES_MAX {
+            names.clear();
+        }
+        names.insert(name.clone());
+        name
     }
 
     /// Files from the shared cache, and the rest in one query.
@@ -245,10 +276,17 @@ impl Inner {
         self.shrink();
     }
 
+    fn keep_stale(&self, tenant: TenantId, entry: Entry) {
+        if !Rc::ptr_eq(&entry.templates, &self.common) {
+            self.stale.borrow_mut().insert(tenant, entry.templates);
+        }
+    }
+
     fn remove(&self, tenant: TenantId) {
-        let removed = self.tenants.borrow_mut().remove(&tenant);
-        if let Some(entry) = removed {
-            self.files_bytes.set(self.files_bytes.get() - self.weight(&entry.templates));
+        let entry = self.tenants.borrow_mut().remove(&tenant).map(|entry| entry.templates);
+        let stale = self.stale.borrow_mut().remove(&tenant);
+        for templates in entry.into_iter().chain(stale) {
+            self.files_bytes.set(self.files_bytes.get() - self.weight(&templates));
         }
     }
 
@@ -257,14 +295,19 @@ impl Inner {
         if Rc::ptr_eq(templates, &self.common) { 0 } else { templates.files_bytes() }
     }
 
-    /// Beyond the bounds, drops the least recently used eighth, until within them. By eighths, because finding the least
-    /// recently used looks at all: so it is paid for once in many loads, and a look-up has no list to keep in order.
+    /// Beyond the bounds, drops what is stale, then the least recently used eighth, until within them. By eighths, because
+    /// finding the least recently used looks at all: so it is paid for once in many loads, and a look-up has no list to
+    /// keep in order.
     fn shrink(&self) {
-        loop {
+        if self.is_beyond_bounds() {
+            for templates in self.stale.take().into_values() {
+                self.files_bytes.set(self.files_bytes.get() - self.weight(&templates));
+            }
+        }
+        while self.is_beyond_bounds() {
             let count = self.tenants.borrow().len();
-            let beyond = count > self.bounds.tenants_max || self.files_bytes.get() > self.bounds.files_bytes_max;
             // The last one is in use, however large it is.
-            if !beyond || count <= 1 {
+            if count <= 1 {
                 return;
             }
             let mut by_age: Vec<(u64, TenantId)> =
@@ -275,6 +318,11 @@ impl Inner {
                 self.remove(*tenant);
             }
         }
+    }
+
+    fn is_beyond_bounds(&self) -> bool {
+        let count = self.tenants.borrow().len() + self.stale.borrow().len();
+        count > self.bounds.tenants_max || self.files_bytes.get() > self.bounds.files_bytes_max
     }
 }
 

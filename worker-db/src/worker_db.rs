@@ -39,6 +39,9 @@ impl Default for DbConfig {
 }
 
 /// The handle to the database. Clones share its connections.
+///
+/// A call may be polled on any runtime, and both may end at any moment: it then did all of it or nothing. Connections
+/// belong to the handle, which has a thread for them, and not to who uses them.
 #[derive(Clone)]
 pub struct WorkerDb(Arc<Inner>);
 
@@ -107,29 +110,19 @@ impl WorkerDb {
         self.0.changes.subscribe()
     }
 
-    /// Commits, then announces. Once begun, both end even if the caller is dropped: a change that was committed and not
-    /// announced would leave others with old copies for good.
+    /// Commits, then announces. Once begun, both happen, even if the caller and its runtime end: a change that was
+    /// committed and not announced would leave others with old copies for good.
     pub(crate) async fn commit(&self, tx: Tx, changes: Vec<Change>) -> Result<(), DbError> {
-        if changes.is_empty() {
-            return tx.commit().await;
-        }
-        let sender = self.0.changes.clone();
-        let done = tokio::spawn(async move {
+        let db = self.clone();
+        let done = self.0.pools.home().run_to_end(async move {
             tx.commit().await?;
             for change in changes {
                 // An error means that nobody listens.
-                let _ = sender.send(change);
+                let _ = db.0.changes.send(change);
             }
             Ok(())
         });
-        match done.await {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime ends, and this call with it.
-                Err(_) => std::future::pending().await,
-            },
-        }
+        done.await
     }
 
     pub(crate) fn pools(&self) -> &Pools {
@@ -143,12 +136,8 @@ impl WorkerDb {
     /// Begins a transaction in which no other one writes for the tenant: all checks made in it hold until its commit.
     pub(crate) async fn begin_for(&self, tenant: TenantId) -> Result<(Tx, Usage), DbError> {
         let mut tx = self.0.pools.begin().await?;
-        let usage = match tx.fetch_optional(&USAGE_LOCK, &args![tenant;]).await? {
-            Some(usage) => Some(usage),
-            None => tx.fetch_optional(&USAGE_START, &args![tenant;]).await?,
-        };
-        let (rows, bytes) = usage.unwrap_or_default();
-        Ok((tx, Usage { rows, bytes }))
+        let usage = lock(&mut tx, tenant).await?;
+        Ok((tx, usage))
     }
 
     /// Counts what a write adds, unless that is beyond the tenant's quota. What does not grow always passes.
@@ -172,6 +161,16 @@ impl WorkerDb {
         }
         Ok(())
     }
+}
+
+/// Waits until no other transaction writes for the tenant.
+pub(crate) async fn lock(tx: &mut Tx, tenant: TenantId) -> Result<Usage, DbError> {
+    let usage = match tx.fetch_optional(&USAGE_LOCK, &args![tenant;]).await? {
+        Some(usage) => Some(usage),
+        None => tx.fetch_optional(&USAGE_START, &args![tenant;]).await?,
+    };
+    let (rows, bytes) = usage.unwrap_or_default();
+    Ok(Usage { rows, bytes })
 }
 
 impl fmt::Debug for WorkerDb {

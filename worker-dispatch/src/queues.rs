@@ -238,9 +238,7 @@ impl Queues {
 
     /// The tenant's last event of a class that is less important.
     fn take_less_important(&mut self, tenant: TenantId, than: Priority) -> Option<Queued> {
-        self.change(tenant, |queue| {
-            queue.classes[than as usize + 1..].iter_mut().rev().find_map(VecDeque::pop_back)
-        })
+        self.change(tenant, |queue| queue.classes[than as usize + 1..].iter_mut().rev().find_map(VecDeque::pop_back))
     }
 
     /// The tenant's last event of its least important class, for one of another tenant. Floods displace floods only.
@@ -271,9 +269,7 @@ mod tests {
 
     fn order(queues: &mut Queues) -> Vec<String> {
         std::iter::from_fn(|| queues.pop())
-            .map(|(tenant, queued)| {
-                format!("{}{}", tenant.snowflake(), String::from_utf8_lossy(queued.event.data()))
-            })
+            .map(|(tenant, queued)| format!("{}{}", tenant.snowflake(), String::from_utf8_lossy(queued.event.data())))
             .collect()
     }
 
@@ -352,9 +348,13 @@ mod tests {
             queues.push(tenant(1), queued("INTERACTION_CREATE", data));
         }
         queues.push(tenant(1), queued("TYPING_START", "c"));
-        assert!(matches!(queues.push(tenant(2), queued("TYPING_START", "x")), Pushed::Displaced(q) if &q.event.data()[..] == b"c"));
+        assert!(
+            matches!(queues.push(tenant(2), queued("TYPING_START", "x")), Pushed::Displaced(q) if &q.event.data()[..] == b"c")
+        );
         assert!(matches!(queues.push(tenant(3), queued("TYPING_START", "y")), Pushed::Refused(_)));
-        assert!(matches!(queues.push(tenant(3), queued("MESSAGE_CREATE", "m")), Pushed::Displaced(q) if &q.event.data()[..] == b"b"));
+        assert!(
+            matches!(queues.push(tenant(3), queued("MESSAGE_CREATE", "m")), Pushed::Displaced(q) if &q.event.data()[..] == b"b")
+        );
         assert_eq!(order(&mut queues), ["1a", "3m", "2x"]);
     }
 

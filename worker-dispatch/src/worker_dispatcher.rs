@@ -134,7 +134,9 @@ impl WorkerLike for WorkerDispatcher {
             Call::Stats { reply_to } => reply_to.send(Ok(inner.stats())),
             Call::Drain { reply_to } => inner.drain(reply_to),
             Call::Kill { reply_to } => inner.kill(reply_to),
-            other => other.refuse(WorkerError::new(WorkerErrorKind::BadRequest, "a call that this worker does not know")),
+            other => {
+                other.refuse(WorkerError::new(WorkerErrorKind::BadRequest, "a call that this worker does not know"))
+            }
         }
     }
 }
@@ -310,6 +312,7 @@ impl Inner {
             events_dispatched: counters.dispatched.get(),
             templates_run: counters.run.get(),
             templates_failed: counters.failed.get(),
+            threads_failed: vms.threads_failed,
             events_dropped: counters.dropped.get(),
             events_refused: counters.refused.get(),
             events_queued: self.queues.borrow().len() as u64,

@@ -1,1 +1,1 @@
-//! worker-expiry
+#![doc = include_str!("../README.md")]

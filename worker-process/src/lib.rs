@@ -1,1 +1,1 @@
-//! worker-process
+#![doc = include_str!("../README.md")]

@@ -49,7 +49,8 @@ impl Floor {
     /// So many VMs, each with the handler.
     pub fn new(vms: usize) -> Self {
         let source = format!("local data = ...\n{HANDLER}");
-        let bytecode = compile::compile("/handler.luau", &source).expect("because the handler is a constant that compiles");
+        let bytecode =
+            compile::compile("/handler.luau", &source).expect("because the handler is a constant that compiles");
         Self { vms: (0..vms).map(|_| FloorVm::new(&bytecode)).collect() }
     }
 
@@ -94,8 +95,7 @@ impl FloorVm {
             ffi::lua_createtable(l, 0, 0);
             let array_metatable = ffi::lua_ref(l, -1);
             ffi::lua_settop(l, 0);
-            let status =
-                ffi::luau_load(l, c"=handler".as_ptr(), bytecode.as_ptr().cast(), bytecode.len(), 0);
+            let status = ffi::luau_load(l, c"=handler".as_ptr(), bytecode.as_ptr().cast(), bytecode.len(), 0);
             assert_eq!(status, ffi::LUA_OK, "own bytecode loads");
             let handler = ffi::lua_ref(l, -1);
             ffi::lua_settop(l, 0);
@@ -145,9 +145,7 @@ fn read(l: *mut lua_State, idx: c_int) -> Value {
         // SAFETY: it is a boolean.
         Kind::Boolean => Value::Boolean(unsafe { ffi::lua_toboolean(l, idx) } != 0),
         Kind::Number => Value::Float(stack::number(l, idx).unwrap_or_default()),
-        Kind::String => {
-            Value::Text(String::from_utf8_lossy(stack::bytes(l, idx).unwrap_or_default()).into_owned())
-        }
+        Kind::String => Value::Text(String::from_utf8_lossy(stack::bytes(l, idx).unwrap_or_default()).into_owned()),
         Kind::Table => {
             let mut map = BTreeMap::new();
             let mut iter = 0;

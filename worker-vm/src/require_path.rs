@@ -178,8 +178,8 @@ impl<'a> RequireTree<'a> {
     fn config_alias(&self, folder: &str, alias: &str) -> Result<Option<String>, RequireError> {
         let path = format!("{folder}/.luaurc");
         let Some(text) = self.text(&path) else { return Ok(None) };
-        let config: Config = serde_json::from_str(text)
-            .map_err(|error| RequireError::BadConfig { path, reason: error.to_string() })?;
+        let config: Config =
+            serde_json::from_str(text).map_err(|error| RequireError::BadConfig { path, reason: error.to_string() })?;
         Ok(config.aliases.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(alias)).map(|(_, target)| target))
     }
 }
@@ -221,7 +221,8 @@ mod tests {
 
     #[test]
     fn the_forms() {
-        let own = [("init.luau", ""), ("a.luau", ""), ("lib/init.luau", ""), ("lib/b.lua", ""), ("lib/deep/c.luau", "")];
+        let own =
+            [("init.luau", ""), ("a.luau", ""), ("lib/init.luau", ""), ("lib/b.lua", ""), ("lib/deep/c.luau", "")];
         for (from, spec, path) in [
             ("/init.luau", "@self/a", "/a.luau"),
             ("/init.luau", "./a", "/a.luau"),
@@ -239,7 +240,10 @@ mod tests {
     #[test]
     fn no_path_leaves_the_root() {
         for spec in ["../x", "@self/../../x", "./../../../etc/passwd"] {
-            assert!(matches!(resolve(&[("init.luau", "")], "/init.luau", spec), Err(RequireError::OutOfRoot(_))), "{spec}");
+            assert!(
+                matches!(resolve(&[("init.luau", "")], "/init.luau", spec), Err(RequireError::OutOfRoot(_))),
+                "{spec}"
+            );
         }
         let evil = [("init.luau", ""), (".luaurc", r#"{"aliases":{"up":"../../../etc"}}"#)];
         assert!(matches!(resolve(&evil, "/init.luau", "@up/passwd"), Err(RequireError::OutOfRoot(_))));

@@ -109,9 +109,9 @@ impl WorkerState {
                         return compile(&compile_path, &text);
                     }
                     let at = SourceLine { path: compile_path.clone(), line: 1 };
-                    tokio::task::spawn_blocking(move || compile(&compile_path, &text))
-                        .await
-                        .unwrap_or_else(|error| Err(CompileError { at, message: format!("the compiler failed: {error}") }))
+                    tokio::task::spawn_blocking(move || compile(&compile_path, &text)).await.unwrap_or_else(|error| {
+                        Err(CompileError { at, message: format!("the compiler failed: {error}") })
+                    })
                 })
                 .await
         }

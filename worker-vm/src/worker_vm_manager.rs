@@ -13,11 +13,12 @@ use worker_db::{Subscribers, WorkerCacheData};
 
 use crate::error::VmError;
 use crate::luau::compile;
-use crate::luau::json::Json;
 use crate::luau::ffi;
+use crate::luau::json::Json;
+use crate::runtime::dispatches::{RunHandle, RunOutcome, Started};
 use crate::runtime::environment::Environment;
 use crate::runtime::turns::{Turn, Turns};
-use crate::runtime::vm::{Health, RunHandle, RunOutcome, Started, Surroundings, Vm};
+use crate::runtime::vm::{Health, Surroundings, Vm};
 use crate::tenant::Tenant;
 use crate::tenant_log::{LogKind, LogLine};
 use crate::worker_state::WorkerState;
@@ -67,6 +68,8 @@ pub struct VmStats {
     pub evicted: u64,
     /// VMs replaced because they broke.
     pub broken: u64,
+    /// Threads beside the main ones of runs that ended with an error.
+    pub threads_failed: u64,
     /// VMs alive, those that drain included.
     pub live: u64,
     /// Luau memory of those that serve events, in bytes.
@@ -109,7 +112,14 @@ impl WorkerVmManager {
     /// Without any VM.
     pub fn new(state: WorkerState, cache: WorkerCacheData, limits: StaticRef<Limits>) -> Self {
         Self(Rc::new(Inner {
-            surroundings: Surroundings { state, cache, turns: Turns::default(), keys: Rc::default(), limits },
+            surroundings: Surroundings {
+                state,
+                cache,
+                turns: Turns::default(),
+                keys: Rc::default(),
+                threads_failed: Rc::default(),
+                limits,
+            },
             tenants: RefCell::default(),
             vms: RefCell::default(),
             draining: RefCell::default(),
@@ -250,6 +260,7 @@ impl WorkerVmManager {
             made: self.0.made.get(),
             evicted: self.0.evicted.get(),
             broken: self.0.broken.get(),
+            threads_failed: self.0.surroundings.threads_failed.get(),
             live: (self.0.vms.borrow().len() + draining) as u64,
             memory_bytes: self.0.memory_bytes.get() as u64,
         }
@@ -406,11 +417,7 @@ impl WorkerVmManager {
             if environment.asked_to_compile.replace(true)
                 && let Err(error) = compile::compile(ENTRY, text)
             {
-                let error = TemplateError {
-                    text: error.to_string().into(),
-                    at: Some(error.at),
-                    traceback: None,
-                };
+                let error = TemplateError { text: error.to_string().into(), at: Some(error.at), traceback: None };
                 environment.set_load_error(error.clone());
                 return Err(EnvironmentError::Failed(error));
             }

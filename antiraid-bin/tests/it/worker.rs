@@ -113,7 +113,6 @@ async fn a_drained_pool_finishes_and_then_refuses() {
 /// A worker that ends takes the connection with it on which a query of its own is under way. The next one must find the
 /// same database, also where that is in memory.
 #[tokio::test]
-#[ignore = "fails: worker-db's only connection to a database in memory is closed when the runtime of its query ends"]
 async fn a_worker_that_ends_during_a_query_loses_nobodys_database() {
     let db = db().await;
     db.template_create(TENANT, template(&["MESSAGE"], "return true")).await.unwrap();

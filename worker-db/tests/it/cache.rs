@@ -184,8 +184,84 @@ async fn tenants_without_templates_share_one() {
     let with_rows = cache.load(LARGE).await.unwrap();
     assert_ne!(with_rows.generation(), one.generation());
     assert_eq!(with_rows.templates().len(), 2);
-    cache.invalidate(LARGE);
-    assert_ne!(cache.load(LARGE).await.unwrap().generation(), with_rows.generation());
+    cache.invalidate(GUILD);
+    assert!(Rc::ptr_eq(&cache.load(GUILD).await.unwrap(), &one));
+}
+
+#[tokio::test]
+async fn what_did_not_change_keeps_its_generation() {
+    let store = Store::sqlite_memory().await;
+    let db = &store.db;
+    for row in ["t", "$builtins"] {
+        db.template_create(GUILD, template(row, "1", &["MESSAGE"])).await.unwrap();
+    }
+    db.template_create(GUILD, NewTemplate { paused: true, ..template("paused", "1", &[]) }).await.unwrap();
+    let cache = cache_with(&store, Some(builtins(&["MESSAGE"])), bounds());
+    let loaded = cache.load(GUILD).await.unwrap();
+    for invalidate in [|cache: &WorkerCacheData| cache.invalidate(GUILD), WorkerCacheData::invalidate_all] {
+        // Twice before a load is once.
+        for _ in 0..2 {
+            invalidate(&cache);
+            assert!(cache.is_empty() && cache.loaded(GUILD).is_none());
+            assert!(matches!(cache.lookup(GUILD, &discord("MESSAGE_CREATE")), Lookup::NotLoaded));
+        }
+        assert!(Rc::ptr_eq(&cache.load(GUILD).await.unwrap(), &loaded));
+    }
+    // The code that the process shares may be gone, and that of paused templates changes nothing.
+    db.template_update(GUILD, NewTemplate { paused: true, ..template("paused", "2", &["MESSAGE"]) }).await.unwrap();
+    cache.invalidate(GUILD);
+    assert!(Rc::ptr_eq(&cache.load(GUILD).await.unwrap(), &loaded));
+    assert_eq!(who(&cache, GUILD, &discord("MESSAGE_CREATE")), ["$builtins", "t"]);
+
+    // Each of these is seen, the last one only as `updated_at`.
+    let mut generations = vec![loaded.generation()];
+    for changed in [
+        template("t", "2", &["MESSAGE"]),
+        template("t", "2", &["MESSAGE", "MESSAGE_UPDATE"]),
+        NewTemplate { allowed_caps: Capabilities::default(), ..template("t", "2", &["MESSAGE"]) },
+        NewTemplate { error_channel: Some(Snowflake::new(5)), ..template("t", "2", &["MESSAGE"]) },
+        NewTemplate { compat: CompatDate::OLDEST, ..template("t", "2", &["MESSAGE"]) },
+        NewTemplate { paused: true, ..template("t", "2", &["MESSAGE"]) },
+        template("t", "2", &["MESSAGE"]),
+        template("$builtins", "", &["X"]),
+        template("t", "2", &["MESSAGE"]),
+    ] {
+        db.template_update(GUILD, changed).await.unwrap();
+        cache.invalidate(GUILD);
+        let loaded = cache.load(GUILD).await.unwrap();
+        assert!(!generations.contains(&loaded.generation()));
+        generations.push(loaded.generation());
+    }
+    db.template_delete(GUILD, &name("t")).await.unwrap();
+    cache.invalidate(GUILD);
+    assert!(!generations.contains(&cache.load(GUILD).await.unwrap().generation()));
+}
+
+#[tokio::test]
+async fn bad_rows_are_compared_too() {
+    let store = Store::sqlite_file().await;
+    store.db.template_create(GUILD, template("good", "1", &[])).await.unwrap();
+    store.db.template_create(GUILD, template("bad", "1", &[])).await.unwrap();
+    store.raw("UPDATE templates SET compat = 'x' WHERE name = 'bad'").await;
+    let cache = cache_with(&store, None, bounds());
+    let loaded = cache.load(GUILD).await.unwrap();
+    assert_eq!(loaded.bad().len(), 1);
+    cache.invalidate(GUILD);
+    assert!(Rc::ptr_eq(&cache.load(GUILD).await.unwrap(), &loaded));
+    store.raw("UPDATE templates SET compat = 'y' WHERE name = 'bad'").await;
+    cache.invalidate(GUILD);
+    assert_ne!(cache.load(GUILD).await.unwrap().generation(), loaded.generation());
+}
+
+#[tokio::test]
+async fn templates_of_the_same_name_share_it() {
+    let store = Store::sqlite_memory().await;
+    for tenant in [GUILD, LARGE] {
+        store.db.template_create(tenant, template("t", "1", &[])).await.unwrap();
+    }
+    let cache = cache_with(&store, None, bounds());
+    let (one, other) = (cache.load(GUILD).await.unwrap(), cache.load(LARGE).await.unwrap());
+    assert!(std::ptr::eq(one.templates()[0].name.as_str(), other.templates()[0].name.as_str()));
 }
 
 #[tokio::test]
@@ -297,4 +373,34 @@ async fn the_least_recently_used_go_first() {
     }
     assert_eq!(cache.len(), 2);
     assert!(cache.loaded(tenant(1)).is_none());
+}
+
+#[tokio::test]
+async fn what_is_stale_counts_and_goes_before_all() {
+    let store = Store::sqlite_memory().await;
+    let tenant = TenantId::guild;
+    for id in 1..=5 {
+        store.db.template_create(tenant(id), template("t", &format!("-- {id}"), &[])).await.unwrap();
+    }
+    for bounds in [CacheBounds { tenants_max: 4, ..bounds() }, CacheBounds { files_bytes_max: 19, ..bounds() }] {
+        let cache = cache_with(&store, None, bounds);
+        let mut generations = Vec::new();
+        for id in 1..=4 {
+            generations.push(cache.load(tenant(id)).await.unwrap().generation());
+        }
+        cache.invalidate(tenant(4));
+        assert_eq!(cache.len(), 3);
+        cache.load(tenant(5)).await.unwrap();
+        for id in 1..=3 {
+            assert_eq!(cache.loaded(tenant(id)).unwrap().generation(), generations[id as usize - 1]);
+        }
+        cache.invalidate(tenant(5));
+        // It was forgotten, so this is another generation; and what is loaded stays.
+        assert_ne!(cache.load(tenant(4)).await.unwrap().generation(), generations[3]);
+        assert_eq!(cache.len(), 4);
+        for id in 1..=5 {
+            cache.invalidate(tenant(id));
+        }
+        assert!(cache.is_empty());
+    }
 }

@@ -1,5 +1,6 @@
 //! Many at once, on two handles as two processes have them.
 
+use worker_core::TenantId;
 use worker_db::{DbError, KvFindPage, WorkerDb};
 
 use crate::store::{GUILD, LARGE, Store, config, files, name, scopes, set, template};
@@ -10,6 +11,7 @@ on_disk!(
     concurrent_cas_is_won_by_one,
     templates_are_created_once_and_within_their_quota,
     files_that_come_and_go_at_once_are_never_missing,
+    who_puts_for_many_and_who_puts_for_one_never_block_each_other,
     versions_published_at_once_agree_on_the_latest,
     processes_that_start_at_once_all_start,
 );
@@ -101,6 +103,34 @@ async fn files_that_come_and_go_at_once_are_never_missing(store: &Store) {
     store.db.template_delete(GUILD, &name("t")).await.unwrap();
     store.db.template_delete(LARGE, &name("t")).await.unwrap();
     assert_eq!(store.count("SELECT count(*) FROM template_contents").await, 0);
+}
+
+async fn who_puts_for_many_and_who_puts_for_one_never_block_each_other(store: &Store) {
+    let all: Vec<TenantId> = (1..=8).map(TenantId::guild).collect();
+    let tenants = &all;
+    at_once(store, 12, |db, n| {
+        let (mut tenants, code) = (tenants.clone(), ["a", "b"][n % 2]);
+        async move {
+            match n % 3 {
+                0 => db.template_put_for_tenants(&tenants, template("t", code, &[])).await.unwrap(),
+                1 => {
+                    tenants.reverse();
+                    db.template_put_for_tenants(&tenants, template("t", code, &[])).await.unwrap();
+                }
+                _ => {
+                    for tenant in tenants {
+                        db.template_put_for_tenants(&[tenant], template("t", code, &[])).await.unwrap();
+                    }
+                }
+            }
+        }
+    })
+    .await;
+    for tenant in all {
+        let rows = store.db.tenant_templates(tenant).await.unwrap();
+        let hash = rows.rows[0].content.unwrap();
+        assert_eq!((rows.rows.len(), store.db.contents(&[hash]).await.unwrap()[&hash].is_ok()), (1, true));
+    }
 }
 
 async fn versions_published_at_once_agree_on_the_latest(store: &Store) {

@@ -15,6 +15,7 @@ mod kv;
 mod plans;
 mod poison;
 mod quota;
+mod runtimes;
 mod shared_cache;
 mod start;
 mod templates;

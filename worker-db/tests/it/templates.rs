@@ -1,7 +1,7 @@
 //! Templates and the shop, by the rules of the template API, sections 2.2 and 6.
 
 use worker_core::{CompatDate, ShopVersion, Snowflake, TemplateOrigin, TenantId};
-use worker_db::{Change, DbError, NewTemplate};
+use worker_db::{Change, DbError, NewTemplate, WorkerDb};
 
 use crate::store::{GUILD, LARGE, Store, USER, files, later, name, template};
 
@@ -13,6 +13,7 @@ conformance!(
     a_publication_is_announced_to_those_who_use_it,
     limits_are_checked,
     tenants_are_listed_in_pages,
+    a_template_is_put_for_all_tenants_or_none,
 );
 
 async fn a_template_is_read_as_it_was_written(store: &Store) {
@@ -182,4 +183,45 @@ async fn tenants_are_listed_in_pages(store: &Store) {
     }
     seen.sort();
     assert_eq!(seen, [GUILD, LARGE, USER]);
+}
+
+async fn a_template_is_put_for_all_tenants_or_none(store: &Store) {
+    let db = &store.db;
+    db.template_create(GUILD, template("t", "old", &[])).await.unwrap();
+    let old = db.template_get(GUILD, &name("t")).await.unwrap().unwrap();
+    let mut changes = db.changes();
+    db.template_put_for_tenants(&[], template("t", "1", &[])).await.unwrap();
+    db.template_put_for_tenants(&[LARGE, GUILD, USER, LARGE], template("t", "1", &["MESSAGE"])).await.unwrap();
+    let mut announced = Vec::from_iter(std::iter::from_fn(|| changes.try_recv().ok()));
+    announced.sort_by_key(|change| match change {
+        Change::Templates { tenant } => *tenant,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(announced, [GUILD, LARGE, USER].map(|tenant| Change::Templates { tenant }));
+    for tenant in [GUILD, LARGE, USER] {
+        let row = db.template_get(tenant, &name("t")).await.unwrap().unwrap();
+        assert_eq!((&*row.events[0], row.created_at == old.created_at), ("MESSAGE", tenant == GUILD));
+        let hash = row.content.unwrap();
+        assert_eq!(&**db.contents(&[hash]).await.unwrap()[&hash].as_ref().unwrap().get("init.luau").unwrap(), "1");
+    }
+    assert!(db.contents(&[old.content.unwrap()]).await.unwrap().is_empty(), "files that nobody has are removed");
+
+    // What is refused for one is done for none.
+    for n in 1..64 {
+        db.template_create(USER, template(&n.to_string(), "1", &[])).await.unwrap();
+    }
+    let all = [GUILD, LARGE, USER];
+    let full = db.template_put_for_tenants(&all, template("more", "more", &[])).await.unwrap_err();
+    assert_eq!(full.to_string(), "quota_exceeded: templates");
+    let missing = db.template_put_for_tenants(&all, template("$shop/tool#1", "", &[])).await.unwrap_err();
+    assert!(matches!(missing, DbError::NotFound(_)));
+    let many = vec![GUILD; WorkerDb::PUT_TENANTS_MAX + 1];
+    let many = db.template_put_for_tenants(&many, template("t", "1", &[])).await.unwrap_err();
+    assert!(matches!(many, DbError::TooLarge { .. }));
+    assert_eq!(db.template_list(GUILD).await.unwrap().rows.len(), 1);
+    // Who is full may have what it has replaced.
+    db.template_put_for_tenants(&all, template("t", "2", &[])).await.unwrap();
+    publish(store, "tool", "1").await.unwrap();
+    db.template_put_for_tenants(&[GUILD, LARGE], template("$shop/tool#latest", "", &[])).await.unwrap();
+    assert_eq!(version_of(store, LARGE, "$shop/tool#latest").await, "1");
 }

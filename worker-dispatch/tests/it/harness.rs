@@ -60,12 +60,7 @@ impl Harness {
         Self::over(db, WorkerFilter::all(), limits, None)
     }
 
-    pub(crate) fn over(
-        db: WorkerDb,
-        filter: WorkerFilter,
-        limits: Limits,
-        builtins: Option<Arc<Template>>,
-    ) -> Self {
+    pub(crate) fn over(db: WorkerDb, filter: WorkerFilter, limits: Limits, builtins: Option<Arc<Template>>) -> Self {
         let shared = SharedCache::new(SharedCacheConfig::default());
         let limits = StaticRef::new(limits);
         let cache = WorkerCacheData::new(db.clone(), shared.clone(), builtins, limits.clone());

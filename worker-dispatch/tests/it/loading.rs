@@ -50,7 +50,8 @@ fn a_change_in_the_store_is_seen() {
 #[test]
 fn a_template_that_is_gone_does_not_run_on_in_the_background() {
     on_worker(|| async {
-        let h = Harness::with_limits(Limits { vm_drain_timeout: Duration::from_millis(100), ..Limits::default() }).await;
+        let h =
+            Harness::with_limits(Limits { vm_drain_timeout: Duration::from_millis(100), ..Limits::default() }).await;
         h.install(TENANT, "ticks", "task.spawn(function() while true do task.wait() print('tick') end end)").await;
         h.message(TENANT).await.unwrap();
         until("ticks", async || h.log(TENANT).len() > 2).await;
@@ -101,7 +102,8 @@ fn code_that_does_not_compile_is_reported_once_and_costs_itself_alone() {
         })
         .await;
         h.install(TENANT, "bad", "local x = = 1").await;
-        until("the template that is bad again", async || results(h.send(TENANT, message("{}"))).await[0].1.is_err()).await;
+        until("the template that is bad again", async || results(h.send(TENANT, message("{}"))).await[0].1.is_err())
+            .await;
         fails_each_time().await;
         assert_eq!(h.log(TENANT).len(), 2, "once for each time that it was loaded");
     });

@@ -5,9 +5,7 @@ use std::time::Duration;
 use worker_core::{Limits, Value, WorkerLike};
 use worker_vm::LogKind;
 
-use crate::harness::{
-    Harness, OTHER, TENANT, answer, message, named, numbered, on_worker, results, until, value,
-};
+use crate::harness::{Harness, OTHER, TENANT, answer, message, named, numbered, on_worker, results, until, value};
 
 #[test]
 fn each_template_answers_in_the_order_of_their_names() {
@@ -39,7 +37,8 @@ fn each_template_answers_in_the_order_of_their_names() {
 #[test]
 fn a_timeout_is_one_templates_result_and_the_others_are_there() {
     on_worker(|| async {
-        let h = Harness::with_limits(Limits { dispatch_timeout: Duration::from_millis(500), ..Limits::default() }).await;
+        let h =
+            Harness::with_limits(Limits { dispatch_timeout: Duration::from_millis(500), ..Limits::default() }).await;
         h.install(TENANT, "a", "return 'a'").await;
         h.install(TENANT, "b", "task.wait(0.7) print('went on') error('failed late', 0)").await;
         h.install(TENANT, "c", "task.wait(0.05) return 'c'").await;
@@ -67,11 +66,8 @@ fn a_timeout_is_one_templates_result_and_the_others_are_there() {
 #[test]
 fn to_be_slow_is_no_failure_where_nobody_waits() {
     on_worker(|| async {
-        let limits = Limits {
-            dispatch_timeout: Duration::from_millis(50),
-            tenant_dispatches_max: 1,
-            ..Limits::default()
-        };
+        let limits =
+            Limits { dispatch_timeout: Duration::from_millis(50), tenant_dispatches_max: 1, ..Limits::default() };
         let h = Harness::with_limits(limits).await;
         h.install_for(TENANT, "slow", &["GUILD_BAN_ADD"], "task.wait(0.4) print('done')").await;
         h.install(TENANT, "quick", "return 'quick'").await;

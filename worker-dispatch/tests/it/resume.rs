@@ -6,7 +6,8 @@ use worker_vm::LogKind;
 
 use crate::harness::{Harness, OTHER, TENANT, answer, message, nth, on_worker, until, value};
 
-const PRINTS: &str = "local evt, ctx = ... print(ctx.template_name .. ' ' .. evt.data.key .. ' ' .. evt.data.scopes[1])";
+const PRINTS: &str =
+    "local evt, ctx = ... print(ctx.template_name .. ' ' .. evt.data.key .. ' ' .. evt.data.scopes[1])";
 
 async fn until_lines(h: &Harness, tenant: TenantId, count: usize) -> Vec<String> {
     until(&format!("{count} lines"), async || h.log(tenant).len() >= count).await;

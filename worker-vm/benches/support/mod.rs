@@ -4,7 +4,9 @@ use worker_core::{
     Capabilities, CompatDate, Event, Limits, RatelimitRules, StaticRef, TemplateFiles, TemplateLimits, TemplateName,
     TenantId,
 };
-use worker_db::{DbConfig, Lookup, NewTemplate, SharedCache, SharedCacheConfig, Subscribers, WorkerCacheData, WorkerDb};
+use worker_db::{
+    DbConfig, Lookup, NewTemplate, SharedCache, SharedCacheConfig, Subscribers, WorkerCacheData, WorkerDb,
+};
 use worker_vm::floor::{EVENT_JSON, HANDLER};
 use worker_vm::{Links, Run, WorkerState, WorkerVmManager};
 
@@ -23,7 +25,8 @@ impl Bench {
         for n in 0..tenants {
             let template = NewTemplate {
                 name: TemplateName::new("bench").expect("a name"),
-                files: [("init.luau".to_owned(), format!("local evt, ctx = ...\nlocal data = evt.data\n{HANDLER}"))].into(),
+                files: [("init.luau".to_owned(), format!("local evt, ctx = ...\nlocal data = evt.data\n{HANDLER}"))]
+                    .into(),
                 events: vec!["MESSAGE".into()],
                 allowed_caps: Capabilities::default(),
                 error_channel: None,
@@ -76,4 +79,3 @@ pub(crate) fn runtime() -> tokio::runtime::LocalRuntime {
         .build_local(tokio::runtime::LocalOptions::default())
         .expect("a runtime")
 }
-

@@ -151,9 +151,8 @@ mod tests {
     fn ids_and_floods_of_names_use_up_nothing() {
         let mut dictionary = KeyDictionary::default();
         assert_eq!(numbers(&mut dictionary, &["123456789012345678", "", "Ünïcode", &"x".repeat(49)]), [None; 4]);
-        let letters = |n: usize| {
-            (0..3).map(|place| char::from(b'a' + (n / 26usize.pow(place) % 26) as u8)).collect::<String>()
-        };
+        let letters =
+            |n: usize| (0..3).map(|place| char::from(b'a' + (n / 26usize.pow(place) % 26) as u8)).collect::<String>();
         for n in 0..5_000 {
             numbers(&mut dictionary, &[&letters(n)]);
         }

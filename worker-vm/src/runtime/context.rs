@@ -62,9 +62,7 @@ pub(crate) fn make_metatable(l: *mut lua_State) -> c_int {
             Ok(EventOf)
         });
         set_field(l, -2, c"event");
-        native::push_function(l, c"has_cap", |call: &Call| {
-            Ok(context(call, 1)?.caps.holds(call.str(2, "cap")?))
-        });
+        native::push_function(l, c"has_cap", |call: &Call| Ok(context(call, 1)?.caps.holds(call.str(2, "cap")?)));
         set_field(l, -2, c"has_cap");
         native::push_function(l, c"has_any_cap", |call: &Call| {
             let context = context(call, 1)?;

@@ -2,12 +2,14 @@
 
 pub(crate) mod context;
 pub(crate) mod coroutines;
+pub(crate) mod dispatches;
 pub(crate) mod environment;
 pub(crate) mod held;
 pub(crate) mod metered;
 pub(crate) mod require;
 pub(crate) mod run;
 pub(crate) mod sandbox;
+pub(crate) mod scheduler;
 pub(crate) mod starter;
 pub(crate) mod task;
 pub(crate) mod threads;

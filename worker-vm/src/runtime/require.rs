@@ -275,7 +275,8 @@ impl Vm {
             self.module_failed(module, &text);
             return;
         }
-        let path = self.environment_by_number(module.environment).map(|e| e.modules.borrow()[module.number].path.clone());
+        let path =
+            self.environment_by_number(module.environment).map(|e| e.modules.borrow()[module.number].path.clone());
         // SAFETY: the thread has ended; its results are all that is on its stack.
         let count = unsafe { ffi::lua_gettop(state) };
         if count != 1 {
@@ -301,12 +302,7 @@ impl Vm {
         self.module_settled(module, ModuleState::Unloaded, || Err::<Reference, _>(ApiError::verbatim(text)));
     }
 
-    fn module_settled(
-        &self,
-        module: ModuleId,
-        state: ModuleState,
-        outcome: impl Fn() -> Result<Reference, ApiError>,
-    ) {
+    fn module_settled(&self, module: ModuleId, state: ModuleState, outcome: impl Fn() -> Result<Reference, ApiError>) {
         let Some(environment) = self.environment_by_number(module.environment) else { return };
         let before = std::mem::replace(&mut environment.modules.borrow_mut()[module.number].state, state);
         if let ModuleState::Loading { waiters, .. } = before {

@@ -44,9 +44,7 @@ pub(crate) fn set_up(vm: &Vm, l: *mut lua_State) {
     // SAFETY: LUA_MINSTACK is enough: what is pushed is stored at once.
     unsafe {
         ffi::luaL_openlibs(l);
-        for name in [
-            c"loadstring", c"getfenv", c"setfenv", c"newproxy", c"gcinfo", c"integer", c"debug", c"class",
-        ] {
+        for name in [c"loadstring", c"getfenv", c"setfenv", c"newproxy", c"gcinfo", c"integer", c"debug", c"class"] {
             ffi::lua_pushnil(l);
             ffi::lua_rawsetfield(l, ffi::LUA_GLOBALSINDEX, name.as_ptr());
         }
@@ -129,7 +127,10 @@ unsafe extern "C-unwind" fn bounded_search(l: *mut lua_State) -> c_int {
         && pattern.len() > PATTERN_BYTES_FREE
         && text.len().saturating_mul(pattern.len()) > SEARCH_PRODUCT_MAX
     {
-        raise(l, ApiError::too_large("text and pattern together (bytes of text times bytes of pattern above 20 million)"));
+        raise(
+            l,
+            ApiError::too_large("text and pattern together (bytes of text times bytes of pattern above 20 million)"),
+        );
     }
     original(l)
 }

@@ -81,8 +81,7 @@ pub(crate) fn start(
     keys: &mut EventKeys<'_>,
 ) -> Result<(*mut lua_State, c_int), LuaFailure> {
     let array_metatable = vm.array_metatable();
-    let mut job =
-        Job { environment, event, data, keys, array_metatable, thread: std::ptr::null_mut(), anchor: 0 };
+    let mut job = Job { environment, event, data, keys, array_metatable, thread: std::ptr::null_mut(), anchor: 0 };
     vm.call_protected(vm.starter(), (&raw mut job).cast())?;
     Ok((job.thread, job.anchor))
 }

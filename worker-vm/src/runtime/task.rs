@@ -82,7 +82,8 @@ fn thread_of(l: *mut lua_State, index: c_int) -> *mut lua_State {
             co
         }
         kind => {
-            let error = ApiError::invalid_argument(format_args!("expected a function or a thread, got {}", kind.name()));
+            let error =
+                ApiError::invalid_argument(format_args!("expected a function or a thread, got {}", kind.name()));
             raise(l, error)
         }
     }

@@ -5,47 +5,27 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{c_int, c_void};
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
-use worker_core::{Event, EventName, Limits, SourceLine, StaticRef, Template, TemplateError, TemplateName, Value};
+use tokio::sync::Notify;
+use worker_core::{EventName, Limits, SourceLine, StaticRef, Template, TemplateError, TemplateName};
 
+use super::dispatches::Dispatch;
 use super::environment::Environment;
-use super::run::{self, Ran};
-use super::threads::{DispatchId, Phase, Resume, Role, Thread, ThreadId, ThreadTag, Threads};
+use super::run;
+use super::threads::{ThreadId, ThreadTag, Threads};
 use super::turns::Turns;
 use super::{context, environment, sandbox, starter};
-use crate::error::{ApiError, VmError};
+use crate::error::VmError;
 use crate::luau::alloc::{self, Memory};
-use crate::luau::json::Json;
-use crate::luau::keys::{EventKeys, KeyDictionary};
-use crate::luau::native::Outcome;
+use crate::luau::keys::KeyDictionary;
 use crate::luau::stack::{self, Kind};
-use crate::luau::{ffi, lua_State, value};
+use crate::luau::{ffi, lua_State};
 use crate::tenant::Tenant;
 use crate::tenant_log::LogKind;
 use crate::worker_state::WorkerState;
 use worker_db::WorkerCacheData;
-
-/// What a run of a template came to.
-pub(crate) type RunOutcome = Result<Value, TemplateError>;
-
-/// A started run.
-pub(crate) enum Started {
-    /// It ended within its first slice.
-    Done(RunOutcome),
-    /// It goes on; the outcome comes here.
-    Running(RunHandle),
-}
-
-/// The end through which a run's outcome comes.
-pub(crate) struct RunHandle {
-    pub(crate) outcome: oneshot::Receiver<RunOutcome>,
-}
 
 /// Why nothing more can be started in a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,48 +45,40 @@ pub(crate) struct Surroundings {
     pub(crate) cache: WorkerCacheData,
     pub(crate) turns: Turns,
     pub(crate) keys: Rc<RefCell<KeyDictionary>>,
+    /// Counts what [`Vm::log_error`] logs.
+    pub(crate) threads_failed: Rc<Cell<u64>>,
     pub(crate) limits: StaticRef<Limits>,
 }
 
 /// The Luau VM of one tenant.
 pub(crate) struct Vm {
-    main: *mut lua_State,
-    weak: Weak<Self>,
-    memory: Box<Memory>,
+    pub(super) main: *mut lua_State,
+    pub(super) weak: Weak<Self>,
+    pub(super) memory: Box<Memory>,
     pub(crate) tenant: Rc<Tenant>,
     pub(crate) surroundings: Surroundings,
-    array_metatable: Cell<c_int>,
-    array_metatable_pointer: Cell<*const c_void>,
+    pub(super) array_metatable: Cell<c_int>,
+    pub(super) array_metatable_pointer: Cell<*const c_void>,
     pub(crate) environment_metatable: Cell<c_int>,
-    context_metatable: Cell<c_int>,
-    starter: Cell<c_int>,
+    pub(super) context_metatable: Cell<c_int>,
+    pub(super) starter: Cell<c_int>,
     /// `ctx.store`, made when first read.
     pub(crate) store: OnceCell<c_int>,
     pub(crate) registered_modules: RefCell<HashMap<&'static str, c_int>>,
-    environments: RefCell<Vec<Rc<Environment>>>,
-    environments_by_position: RefCell<Vec<Option<Rc<Environment>>>>,
-    environment_of_globals: RefCell<HashMap<*const c_void, u16>>,
-    threads: RefCell<Threads>,
-    dispatches: RefCell<Vec<Option<Dispatch>>>,
-    dispatches_free: RefCell<Vec<usize>>,
-    dispatches_live: Cell<usize>,
-    next_serial: Cell<u32>,
-    ready: RefCell<VecDeque<ThreadId>>,
-    driving: Cell<bool>,
+    pub(super) environments: RefCell<Vec<Rc<Environment>>>,
+    pub(super) environments_by_position: RefCell<Vec<Option<Rc<Environment>>>>,
+    pub(super) environment_of_globals: RefCell<HashMap<*const c_void, u16>>,
+    pub(super) threads: RefCell<Threads>,
+    pub(super) dispatches: RefCell<Vec<Option<Dispatch>>>,
+    pub(super) dispatches_free: RefCell<Vec<usize>>,
+    pub(super) dispatches_live: Cell<usize>,
+    pub(super) next_serial: Cell<u32>,
+    pub(super) ready: RefCell<VecDeque<ThreadId>>,
+    pub(super) driving: Cell<bool>,
     /// Coroutines that exist, scripts' own included.
-    coroutines: Cell<usize>,
-    health: Cell<Health>,
-    idle: Notify,
-}
-
-struct Dispatch {
-    id: DispatchId,
-    environment: Rc<Environment>,
-    event: EventName,
-    nanos: u64,
-    value_wanted: bool,
-    finished: Option<RunOutcome>,
-    reply: Option<oneshot::Sender<RunOutcome>>,
+    pub(super) coroutines: Cell<usize>,
+    pub(super) health: Cell<Health>,
+    pub(super) idle: Notify,
 }
 
 /// An error that a protected call ended with.
@@ -114,13 +86,6 @@ struct Dispatch {
 pub(crate) enum LuaFailure {
     Memory,
     Error(String),
-}
-
-/// How a slice ended.
-enum SliceEnd {
-    Finished(c_int),
-    Preempted(Vec<*mut lua_State>),
-    Abandoned,
 }
 
 impl Vm {
@@ -351,25 +316,22 @@ impl Vm {
     }
 
     /// What a protected call on the main thread ended with.
-    fn take_failure(&self, status: c_int) -> LuaFailure {
-        let failure = if status == ffi::LUA_ERRMEM {
-            LuaFailure::Memory
-        } else {
-            LuaFailure::Error(error_text(self.main))
-        };
+    pub(super) fn take_failure(&self, status: c_int) -> LuaFailure {
+        let failure =
+            if status == ffi::LUA_ERRMEM { LuaFailure::Memory } else { LuaFailure::Error(error_text(self.main)) };
         // SAFETY: the error object is on top.
         unsafe { ffi::lua_settop(self.main, -2) };
         failure
     }
 
-    fn failure_error(&self, failure: &LuaFailure) -> TemplateError {
+    pub(super) fn failure_error(&self, failure: &LuaFailure) -> TemplateError {
         match failure {
             LuaFailure::Memory => self.memory_error(),
             LuaFailure::Error(text) => TemplateError::new(text.as_str()),
         }
     }
 
-    fn memory_error(&self) -> TemplateError {
+    pub(super) fn memory_error(&self) -> TemplateError {
         TemplateError::new(format!(
             "memory: the tenant's templates went over {} bytes and lost their state",
             self.memory.limit()
@@ -380,661 +342,6 @@ impl Vm {
     pub(crate) fn unref(&self, reference: c_int) {
         // SAFETY: clears a slot of the registry; allocates nothing.
         unsafe { ffi::lua_unref(self.main, reference) };
-    }
-
-    // ---- dispatches
-
-    /// Starts a run of the template for the event. The environment's entry must be loaded.
-    pub(crate) fn start(
-        &self,
-        environment: &Rc<Environment>,
-        event: &Event,
-        data: &Json,
-        keys: &mut EventKeys<'_>,
-        value_wanted: bool,
-    ) -> Started {
-        if self.health.get() == Health::Broken {
-            return Started::Done(Err(TemplateError::new("cancelled: the VM is gone")));
-        }
-        let Some(id) = self.new_dispatch_id() else {
-            return Started::Done(Err(TemplateError::new("quota_exceeded: too many runs at once")));
-        };
-        let slice = self.limits().cpu_slice.as_nanos() as u64;
-        let (started, ran) = run::enter(self, slice, || {
-            let (state, anchor) = starter::start(self, environment, event, data, keys)?;
-            let tag = ThreadTag::new(environment.number, id);
-            // `evt` and `ctx`.
-            let resume = Phase::Ready(Resume::Arguments(2));
-            let Some(main) = self.threads.borrow_mut().insert(state, anchor, tag, resume, Role::Main) else {
-                self.unref(anchor);
-                return Err(LuaFailure::Error("quota_exceeded: threads".into()));
-            };
-            environment.live.set(environment.live.get() + 1);
-            self.put_dispatch(Dispatch {
-                id,
-                environment: environment.clone(),
-                event: event.name().clone(),
-                nanos: 0,
-                value_wanted,
-                finished: None,
-                reply: None,
-            });
-            let end = self.slice(main);
-            Ok((main, end))
-        });
-        match started {
-            Err(failure) => {
-                self.tenant.account.charge(ran.nanos);
-                self.release_dispatch_slot(id);
-                if matches!(failure, LuaFailure::Memory) {
-                    self.break_down();
-                }
-                Started::Done(Err(self.failure_error(&failure)))
-            }
-            Ok((main, end)) => {
-                self.after_slice(main, end, ran);
-                let mut dispatches = self.dispatches.borrow_mut();
-                let dispatch = dispatches[id.slot()].as_mut().filter(|dispatch| dispatch.id == id);
-                let Some(dispatch) = dispatch else {
-                    return Started::Done(Err(TemplateError::new("cancelled: the VM is gone")));
-                };
-                if let Some(outcome) = dispatch.finished.take() {
-                    dispatches[id.slot()] = None;
-                    drop(dispatches);
-                    self.release_dispatch_slot(id);
-                    return Started::Done(outcome);
-                }
-                let (sender, outcome) = oneshot::channel();
-                dispatch.reply = Some(sender);
-                Started::Running(RunHandle { outcome })
-            }
-        }
-    }
-
-    fn new_dispatch_id(&self) -> Option<DispatchId> {
-        let slot = match self.dispatches_free.borrow_mut().pop() {
-            Some(slot) => slot,
-            None => {
-                let mut dispatches = self.dispatches.borrow_mut();
-                if dispatches.len() >= DispatchId::SLOTS_MAX - 1 {
-                    return None;
-                }
-                dispatches.push(None);
-                dispatches.len() - 1
-            }
-        };
-        self.dispatches_live.set(self.dispatches_live.get() + 1);
-        self.next_serial.set(self.next_serial.get().wrapping_add(1) & 0xF_FFFF);
-        Some(DispatchId::new(slot, self.next_serial.get()))
-    }
-
-    fn put_dispatch(&self, dispatch: Dispatch) {
-        let slot = dispatch.id.slot();
-        self.dispatches.borrow_mut()[slot] = Some(dispatch);
-    }
-
-    fn release_dispatch_slot(&self, id: DispatchId) {
-        self.dispatches_free.borrow_mut().push(id.slot());
-        self.dispatches_live.set(self.dispatches_live.get() - 1);
-        self.notify_if_idle();
-    }
-
-    fn notify_if_idle(&self) {
-        if self.health.get() != Health::Good && self.is_idle() {
-            self.idle.notify_waiters();
-        }
-    }
-
-    fn with_dispatch<R>(&self, id: DispatchId, f: impl FnOnce(&mut Dispatch) -> R) -> Option<R> {
-        let mut dispatches = self.dispatches.borrow_mut();
-        dispatches.get_mut(id.slot())?.as_mut().filter(|dispatch| dispatch.id == id).map(f)
-    }
-
-    /// The event that a dispatch is for, while it lives.
-    pub(crate) fn event_of(&self, id: DispatchId) -> Option<EventName> {
-        self.with_dispatch(id, |dispatch| dispatch.event.clone())
-    }
-
-    /// Ends a dispatch with its outcome. Its other threads go on in the background.
-    fn complete(&self, id: DispatchId, outcome: RunOutcome) {
-        let mut outcome = Some(outcome);
-        let reply = self.with_dispatch(id, |dispatch| {
-            if dispatch.reply.is_none() && dispatch.finished.is_none() {
-                // Still in `start`, which picks it up.
-                dispatch.finished = outcome.take();
-            }
-            dispatch.reply.take()
-        });
-        if let (Some(Some(reply)), Some(outcome)) = (reply, outcome) {
-            let dispatch = self.dispatches.borrow_mut()[id.slot()].take();
-            self.release_dispatch_slot(id);
-            if let (Err(outcome), Some(dispatch)) = (reply.send(outcome), dispatch) {
-                // Nobody waits any more: it timed out. The reference promises the error to the log.
-                if let Err(error) = outcome {
-                    self.log_error(&dispatch.environment.template.name, Some(dispatch.event), &error);
-                }
-            }
-        }
-    }
-
-    // ---- slices
-
-    /// Runs a thread until it ends, suspends itself or its slice is over. Called on the clock.
-    fn slice(&self, id: ThreadId) -> SliceEnd {
-        let taken = self.threads.borrow_mut().get_mut(id).map(|thread| {
-            let phase = std::mem::replace(&mut thread.phase, Phase::Running);
-            thread.call = None;
-            (thread.state, std::mem::take(&mut thread.chain), phase)
-        });
-        let Some((state, mut chain, Phase::Ready(resume))) = taken else {
-            return SliceEnd::Finished(ffi::LUA_YIELD);
-        };
-        let mut resume = Some(resume);
-        loop {
-            let target = chain.first().copied().unwrap_or(state);
-            let ready = match resume.take() {
-                Some(Resume::Arguments(count)) => Ok(count),
-                Some(Resume::Outcome(outcome)) => self.push_outcome(target, outcome),
-                Some(Resume::Preempted) | None => Ok(0),
-            };
-            // A panic that comes out of here is either `VmAbandoned` or a fault of ours in a place that must not have
-            // one; the stacks of the VM are gone either way.
-            let status = catch_unwind(AssertUnwindSafe(|| {
-                // SAFETY: `target` is suspended or new, with its arguments or the error on top.
-                unsafe {
-                    match ready {
-                        Ok(count) => ffi::lua_resume_(target, std::ptr::null_mut(), count),
-                        Err(()) => ffi::lua_resumeerror(target, std::ptr::null_mut()),
-                    }
-                }
-            }));
-            match status {
-                Err(panic) => {
-                    if !panic.is::<run::VmAbandoned>() {
-                        ApiError::from_panic(&*panic);
-                    }
-                    return SliceEnd::Abandoned;
-                }
-                Ok(ffi::LUA_BREAK) => {
-                    // The new chain ends with `target`; those that wait for `target` follow.
-                    let mut broken = run::take_chain();
-                    broken.extend(chain.into_iter().skip(1));
-                    return SliceEnd::Preempted(broken);
-                }
-                Ok(status) if target == state => return SliceEnd::Finished(status),
-                // One that others wait for has come to its end or suspended itself: on with who waits for it.
-                Ok(_) => {
-                    chain.remove(0);
-                }
-            }
-        }
-    }
-
-    fn push_outcome(&self, target: *mut lua_State, outcome: Box<dyn Outcome>) -> Result<c_int, ()> {
-        let pushed = self.protect(|l| {
-            let result = outcome.push_outcome(l);
-            let count = result.unwrap_or(1);
-            // SAFETY: the values are on top of `l`; room on the target is made first, which raises if there is none.
-            unsafe {
-                if ffi::lua_checkstack(target, count + 1) == 0 {
-                    stack::push_bytes(l, b"not enough memory");
-                    ffi::lua_error(l);
-                }
-                ffi::lua_xmove(l, target, count);
-            }
-            result
-        });
-        match pushed {
-            Ok(result) => result,
-            Err(_) => {
-                // Not even the result fits: the thread gets Luau's own error instead. A short literal is interned
-                // at most once, and if that fails as well, nil is raised.
-                let text = self.protect(|l| {
-                    stack::push_bytes(l, b"not enough memory");
-                    // SAFETY: one value is moved; a suspended thread has room for one.
-                    unsafe { ffi::lua_xmove(l, target, 1) };
-                });
-                if text.is_err() {
-                    // SAFETY: as above.
-                    unsafe { ffi::lua_pushnil(target) };
-                }
-                Err(())
-            }
-        }
-    }
-
-    /// Books a slice and decides how the thread goes on.
-    fn after_slice(&self, id: ThreadId, end: SliceEnd, ran: Ran) {
-        self.tenant.account.charge(ran.nanos);
-        if let SliceEnd::Abandoned = end {
-            self.break_down();
-            return;
-        }
-        let Some(dispatch) = self.threads.borrow_mut().get_mut(id).map(|thread| {
-            thread.nanos += ran.nanos;
-            thread.tag.dispatch
-        }) else {
-            return;
-        };
-        let over = self.is_over_budget(id, dispatch, ran);
-        match end {
-            SliceEnd::Abandoned => {}
-            SliceEnd::Preempted(chain) => {
-                if let Some(thread) = self.threads.borrow_mut().get_mut(id) {
-                    thread.chain = chain;
-                    thread.phase = Phase::Ready(Resume::Preempted);
-                }
-                if over {
-                    self.end_over_budget(id, dispatch);
-                } else {
-                    self.enqueue(id);
-                }
-            }
-            SliceEnd::Finished(ffi::LUA_YIELD) => {
-                if over {
-                    self.end_over_budget(id, dispatch);
-                } else {
-                    self.discard_yielded(id);
-                    self.suspended(id);
-                }
-            }
-            // What ended by itself in its last slice has ended.
-            SliceEnd::Finished(status) => {
-                if over && ran.ended {
-                    self.end_over_budget(id, dispatch);
-                } else {
-                    self.ended(id, status);
-                }
-            }
-        }
-        if self.memory.wants_collection() && self.health.get() != Health::Broken {
-            self.collect();
-        }
-    }
-
-    fn is_over_budget(&self, id: ThreadId, dispatch: DispatchId, ran: Ran) -> bool {
-        let limits = self.limits();
-        let used = self.with_dispatch(dispatch, |dispatch| {
-            dispatch.nanos += ran.nanos;
-            dispatch.nanos
-        });
-        let over = match used {
-            Some(nanos) => nanos > limits.dispatch_cpu_max.as_nanos() as u64,
-            // A background thread.
-            None => {
-                let nanos = self.threads.borrow().get(id).map_or(0, |thread| thread.nanos);
-                nanos > limits.background_cpu_max.as_nanos() as u64
-            }
-        };
-        over || ran.ended
-    }
-
-    /// Closes everything of a dispatch, or the one background thread, in a way that no script can catch.
-    fn end_over_budget(&self, id: ThreadId, dispatch: DispatchId) {
-        const TEXT: &str = "Script execution time limit exceeded";
-        let at = self.threads.borrow().get(id).and_then(|thread| {
-            let innermost = thread.chain.first().copied().unwrap_or(thread.state);
-            source_line(innermost)
-        });
-        let error = TemplateError { text: TEXT.into(), at, traceback: None };
-        let is_dispatch = self.with_dispatch(dispatch, |_| ()).is_some();
-        if is_dispatch {
-            let ids = self.threads.borrow().ids(|thread| thread.tag.dispatch == dispatch);
-            self.complete(dispatch, Err(error));
-            for id in ids {
-                self.close(id);
-            }
-        } else {
-            let environment = self.threads.borrow().get(id).map(|thread| thread.tag.environment);
-            self.close(id);
-            if let Some(environment) = environment.and_then(|number| self.environment_by_number(number)) {
-                self.log_error(&environment.template.name, None, &error);
-            }
-        }
-    }
-
-    /// What a thread that the scheduler resumed hands over with a bare yield goes to nobody.
-    fn discard_yielded(&self, id: ThreadId) {
-        if let Some(thread) = self.threads.borrow().get(id) {
-            // SAFETY: the thread is suspended.
-            unsafe { ffi::lua_settop(thread.state, 0) };
-        }
-    }
-
-    /// A thread suspended itself: in a call, or by a bare yield.
-    fn suspended(&self, id: ThreadId) {
-        let mut threads = self.threads.borrow_mut();
-        let Some(thread) = threads.get_mut(id) else { return };
-        if !matches!(thread.phase, Phase::Running) {
-            // In a call: its end resumes it.
-            return;
-        }
-        let role = thread.role;
-        drop(threads);
-        if role == Role::Plain {
-            // Whoever holds the coroutine may resume it; the scheduler has nothing more to do with it.
-            let thread = self.threads.borrow_mut().remove(id);
-            self.release(thread);
-        } else {
-            self.set_phase(id, Phase::Parked);
-        }
-    }
-
-    /// A thread came to its end.
-    pub(crate) fn ended(&self, id: ThreadId, status: c_int) {
-        let Some(thread) = self.threads.borrow_mut().remove(id) else { return };
-        let environment = self.environment_by_number(thread.tag.environment);
-        let error = (status != ffi::LUA_OK).then(|| self.error_of(thread.state, status));
-        match thread.role {
-            Role::Main => {
-                let outcome = match error {
-                    Some(error) => Err(error),
-                    None => self.result_of(thread.state, thread.tag.dispatch),
-                };
-                self.complete(thread.tag.dispatch, outcome);
-                if status == ffi::LUA_ERRMEM {
-                    self.release(Some(thread));
-                    self.break_down();
-                    return;
-                }
-            }
-            Role::Module(module) => self.module_ended(module, thread.state, status),
-            Role::Plain => {
-                if let (Some(error), Some(environment)) = (error, &environment) {
-                    let event = self.event_of(thread.tag.dispatch);
-                    self.log_error(&environment.template.name, event, &error);
-                }
-            }
-        }
-        self.release(Some(thread));
-    }
-
-    fn result_of(&self, state: *mut lua_State, dispatch: DispatchId) -> RunOutcome {
-        if !self.with_dispatch(dispatch, |dispatch| dispatch.value_wanted).unwrap_or(false) {
-            return Ok(Value::Null);
-        }
-        // SAFETY: the thread has ended; its results are all that is on its stack.
-        let count = unsafe { ffi::lua_gettop(state) };
-        let read = || value::read_results(state, 1, count);
-        let result = if run::current().is_null() { run::visit(self, read) } else { read() };
-        result.map_err(|error| TemplateError::new(error.to_string()))
-    }
-
-    /// Gives back what an entry held, and sees whether its template stalls without it.
-    fn release(&self, thread: Option<Thread>) {
-        let Some(thread) = thread else { return };
-        self.unref(thread.anchor);
-        if thread.phase.is_live() {
-            self.went_dead(thread.tag.environment);
-        }
-        self.notify_if_idle();
-    }
-
-    /// One live thread of the template less: if it was the last, nobody is left to resume its suspended dispatches.
-    fn went_dead(&self, environment: u16) {
-        let Some(environment) = self.environment_by_number(environment) else { return };
-        environment.live.set(environment.live.get().saturating_sub(1));
-        if environment.live.get() > 0 {
-            return;
-        }
-        let number = environment.number;
-        let parked = |role: fn(Role) -> bool| {
-            self.threads.borrow().ids(|thread| {
-                thread.tag.environment == number && matches!(thread.phase, Phase::Parked) && role(thread.role)
-            })
-        };
-        for id in parked(|role| matches!(role, Role::Module(_))) {
-            self.stall(id);
-        }
-        // Who waited for those modules has their error now, and lives.
-        if environment.live.get() == 0 {
-            for id in parked(|role| role == Role::Main) {
-                self.stall(id);
-            }
-        }
-    }
-
-    fn stall(&self, id: ThreadId) {
-        let Some(thread) = self.threads.borrow_mut().remove(id) else { return };
-        let text = "stalled: suspended by coroutine.yield, and no thread of the template is left to resume it";
-        let at = source_line(thread.state);
-        // SAFETY: the thread is suspended.
-        unsafe { ffi::lua_resetthread(thread.state) };
-        match thread.role {
-            Role::Main => {
-                let error = TemplateError { text: text.into(), at, traceback: None };
-                self.complete(thread.tag.dispatch, Err(error));
-            }
-            Role::Module(module) => self.module_failed(module, text),
-            Role::Plain => {}
-        }
-        self.release(Some(thread));
-    }
-
-    /// Closes a thread for good: its timer and its call are dropped, nothing of it runs again.
-    pub(crate) fn close(&self, id: ThreadId) {
-        let Some(thread) = self.threads.borrow_mut().remove(id) else { return };
-        // Inner ones first: an outer one may hold the last reference to them.
-        for &state in thread.chain.iter().filter(|&&state| state != thread.state) {
-            // SAFETY: a preempted coroutine does not run.
-            unsafe { ffi::lua_resetthread(state) };
-            if let Some(inner) = self.threads.borrow().find(state) {
-                self.close(inner);
-            }
-        }
-        // SAFETY: it does not run: its entry was not in the phase Running, or its slice has ended.
-        unsafe { ffi::lua_resetthread(thread.state) };
-        match thread.role {
-            Role::Main => {
-                self.complete(thread.tag.dispatch, Err(TemplateError::new("cancelled: its main thread was closed")));
-            }
-            Role::Module(module) => self.module_failed(module, "cancelled: the module's thread was closed"),
-            Role::Plain => {}
-        }
-        self.release(Some(thread));
-    }
-
-    /// Closes a thread that does not run, whether or not the scheduler knows it.
-    pub(crate) fn cancel_thread(&self, l: *mut lua_State) {
-        match self.find_thread(l) {
-            Some(id) => self.close(id),
-            // SAFETY: callers checked that it neither runs nor waits for a coroutine that does.
-            None => unsafe { ffi::lua_resetthread(l) },
-        }
-    }
-
-    // ---- the scheduler
-
-    /// Puts a ready thread into the queue and sees that somebody works it off.
-    fn enqueue(&self, id: ThreadId) {
-        self.ready.borrow_mut().push_back(id);
-        if !self.driving.replace(true) {
-            let vm = self.rc();
-            tokio::task::spawn_local(async move { vm.drive().await });
-        }
-    }
-
-    async fn drive(&self) {
-        let mut in_a_row = 0;
-        loop {
-            let Some(id) = self.ready.borrow_mut().pop_front() else { break };
-            let preempted = match self.threads.borrow().get(id) {
-                Some(thread) => matches!(thread.phase, Phase::Ready(Resume::Preempted)),
-                None => continue,
-            };
-            let turn = if preempted || !self.tenant.account.in_credit() {
-                Some(self.surroundings.turns.wait(&self.tenant.account).await)
-            } else {
-                None
-            };
-            if self.health.get() == Health::Broken {
-                break;
-            }
-            let slice = self.limits().cpu_slice.as_nanos() as u64;
-            let (end, ran) = run::enter(self, slice, || self.slice(id));
-            self.after_slice(id, end, ran);
-            drop(turn);
-            in_a_row += 1;
-            if in_a_row % 16 == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        self.driving.set(false);
-        self.notify_if_idle();
-    }
-
-    /// Suspends the calling thread until the future is done. The caller yields right after.
-    pub(crate) fn begin_call(
-        &self,
-        l: *mut lua_State,
-        future: impl Future<Output = Box<dyn Outcome>> + 'static,
-    ) -> Result<(), ApiError> {
-        let id = self.entry_for(l, Phase::Waiting)?;
-        let vm = self.weak();
-        let task = tokio::task::spawn_local(async move {
-            let outcome = future.await;
-            if let Some(vm) = vm.upgrade() {
-                vm.make_ready(id, Resume::Outcome(outcome));
-            }
-        });
-        if let Some(thread) = self.threads.borrow_mut().get_mut(id) {
-            thread.call = Some(task.abort_handle());
-        }
-        Ok(())
-    }
-
-    /// The entry of a thread, made if it has none, in this phase from now on.
-    pub(crate) fn entry_for(&self, l: *mut lua_State, phase: Phase) -> Result<ThreadId, ApiError> {
-        let found = self.threads.borrow().find(l);
-        if let Some(id) = found {
-            self.set_phase(id, phase);
-            return Ok(id);
-        }
-        if self.threads.borrow().len() >= self.limits().threads_max {
-            return Err(ApiError::quota_exceeded("threads"));
-        }
-        // SAFETY: pushes the thread on its own stack and takes a reference; may raise, like every native function's
-        // pushes. Asked for by native functions only, whose stack has room.
-        let anchor = unsafe {
-            if ffi::lua_checkstack(l, 1) == 0 {
-                return Err(ApiError::memory("no room on the stack"));
-            }
-            ffi::lua_pushthread(l);
-            let anchor = ffi::lua_ref(l, -1);
-            ffi::lua_settop(l, -2);
-            anchor
-        };
-        let tag = ThreadTag::of(l);
-        let live = phase.is_live();
-        let Some(id) = self.threads.borrow_mut().insert(l, anchor, tag, phase, Role::Plain) else {
-            self.unref(anchor);
-            return Err(ApiError::quota_exceeded("threads"));
-        };
-        if live {
-            self.came_alive(tag.environment);
-        }
-        Ok(id)
-    }
-
-    /// Moves a thread to another phase and keeps the count of its template's live threads.
-    fn set_phase(&self, id: ThreadId, phase: Phase) {
-        let live = phase.is_live();
-        let Some((was_live, environment)) = self.threads.borrow_mut().get_mut(id).map(|thread| {
-            let was_live = std::mem::replace(&mut thread.phase, phase).is_live();
-            (was_live, thread.tag.environment)
-        }) else {
-            return;
-        };
-        match (was_live, live) {
-            (false, true) => self.came_alive(environment),
-            (true, false) => self.went_dead(environment),
-            _ => {}
-        }
-    }
-
-    fn came_alive(&self, environment: u16) {
-        if let Some(environment) = self.environment_by_number(environment) {
-            environment.live.set(environment.live.get() + 1);
-        }
-    }
-
-    /// What a thread waits for has come.
-    pub(crate) fn make_ready(&self, id: ThreadId, resume: Resume) {
-        let waits = self.threads.borrow_mut().get_mut(id).is_some_and(|thread| {
-            thread.call = None;
-            thread.nanos = 0;
-            matches!(thread.phase, Phase::Waiting | Phase::Requiring)
-        });
-        if waits {
-            self.set_phase(id, Phase::Ready(resume));
-            self.enqueue(id);
-        }
-    }
-
-    /// Schedules a thread on whose stack a function and `count` arguments lie (or the arguments, if it is suspended).
-    pub(crate) fn schedule(&self, l: *mut lua_State, count: c_int, role: Role) -> Result<ThreadId, ApiError> {
-        let id = self.entry_for(l, Phase::Ready(Resume::Arguments(count)))?;
-        if role != Role::Plain
-            && let Some(thread) = self.threads.borrow_mut().get_mut(id)
-        {
-            thread.role = role;
-        }
-        self.enqueue(id);
-        Ok(id)
-    }
-
-    /// As [`schedule`](Self::schedule), after a time.
-    pub(crate) fn schedule_after(&self, l: *mut lua_State, count: c_int, wait: Duration) -> Result<(), ApiError> {
-        let id = self.entry_for(l, Phase::Waiting)?;
-        let vm = self.weak();
-        let task = tokio::task::spawn_local(async move {
-            tokio::time::sleep(wait).await;
-            if let Some(vm) = vm.upgrade() {
-                vm.make_ready(id, Resume::Arguments(count));
-            }
-        });
-        if let Some(thread) = self.threads.borrow_mut().get_mut(id) {
-            thread.call = Some(task.abort_handle());
-        }
-        Ok(())
-    }
-
-    /// What the end of a thread means, if the scheduler knows it.
-    pub(crate) fn role_of(&self, l: *mut lua_State) -> Option<Role> {
-        self.role_by_id(self.find_thread(l)?)
-    }
-
-    /// What the end of a thread means.
-    pub(crate) fn role_by_id(&self, id: ThreadId) -> Option<Role> {
-        self.threads.borrow().get(id).map(|thread| thread.role)
-    }
-
-    /// What the scheduler knows of a thread.
-    pub(crate) fn find_thread(&self, l: *mut lua_State) -> Option<ThreadId> {
-        self.threads.borrow().find(l)
-    }
-
-    /// Whether only the scheduler may resume the thread.
-    pub(crate) fn is_scheduled(&self, l: *mut lua_State) -> bool {
-        let threads = self.threads.borrow();
-        threads.find(l).and_then(|id| threads.get(id)).is_some_and(|thread| !matches!(thread.phase, Phase::Parked))
-    }
-
-    /// A script is about to resume a suspended dispatch's thread itself.
-    pub(crate) fn unpark(&self, l: *mut lua_State) {
-        if let Some(id) = self.find_thread(l) {
-            self.set_phase(id, Phase::Running);
-        }
-    }
-
-    /// A thread that a script resumed has come back to it with this status.
-    pub(crate) fn came_back(&self, l: *mut lua_State, status: c_int) {
-        let Some(id) = self.find_thread(l) else { return };
-        match status {
-            ffi::LUA_YIELD => self.suspended(id),
-            ffi::LUA_BREAK => {}
-            _ => self.ended(id, status),
-        }
     }
 
     // ---- the end of a VM
@@ -1058,7 +365,7 @@ impl Vm {
         self.cancel_all(&TemplateError::new("cancelled: the VM was dropped"));
     }
 
-    fn memory_or_gone(&self) -> TemplateError {
+    pub(super) fn memory_or_gone(&self) -> TemplateError {
         if self.memory.used() > self.memory.limit() / 2 {
             self.memory_error()
         } else {
@@ -1066,7 +373,7 @@ impl Vm {
         }
     }
 
-    fn cancel_all(&self, error: &TemplateError) {
+    pub(super) fn cancel_all(&self, error: &TemplateError) {
         self.ready.borrow_mut().clear();
         let ids = self.threads.borrow().ids(|_| true);
         for id in ids {
@@ -1086,7 +393,7 @@ impl Vm {
     // ---- errors
 
     /// The error that a thread ended with.
-    fn error_of(&self, state: *mut lua_State, status: c_int) -> TemplateError {
+    pub(super) fn error_of(&self, state: *mut lua_State, status: c_int) -> TemplateError {
         if status == ffi::LUA_ERRMEM {
             return TemplateError { at: source_line(state), ..self.memory_error() };
         }
@@ -1103,13 +410,15 @@ impl Vm {
         }
     }
 
-    /// Puts a template's error into the tenant's log.
+    /// Puts the error of a thread that no caller hears of into the tenant's log.
     pub(crate) fn log_error(&self, template: &TemplateName, event: Option<EventName>, error: &TemplateError) {
         let text = match &error.traceback {
             Some(traceback) => format!("{error}\n{traceback}"),
             None => error.to_string(),
         };
         self.tenant.log.push(LogKind::Error, Some(template.clone()), event, &text);
+        let failed = &self.surroundings.threads_failed;
+        failed.set(failed.get() + 1);
     }
 }
 
@@ -1152,7 +461,7 @@ pub(crate) fn error_text(l: *mut lua_State) -> String {
 }
 
 /// The innermost line of a template on a thread's stack.
-fn source_line(l: *mut lua_State) -> Option<SourceLine> {
+pub(super) fn source_line(l: *mut lua_State) -> Option<SourceLine> {
     trace(l).0
 }
 

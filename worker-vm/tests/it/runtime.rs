@@ -177,20 +177,38 @@ fn a_template_without_an_entry_says_so() {
 const ENDLESS: &[(&str, &str)] = &[
     ("bare", "while true do end"),
     ("pcall", "while true do pcall(function() while true do end end) end"),
-    ("nested pcall", "local function f(n) if n > 0 then while true do pcall(f, n - 1) end end while true do end end f(50)"),
+    (
+        "nested pcall",
+        "local function f(n) if n > 0 then while true do pcall(f, n - 1) end end while true do end end f(50)",
+    ),
     ("xpcall handler", "xpcall(function() error('x') end, function() while true do end end)"),
     ("coroutine", "coroutine.wrap(function() while true do end end)()"),
     ("coroutine in pcall", "while true do pcall(coroutine.wrap(function() while true do end end)) end"),
-    ("coroutine ping-pong", "local co = coroutine.wrap(function() while true do coroutine.yield() end end) while true do co() end"),
+    (
+        "coroutine ping-pong",
+        "local co = coroutine.wrap(function() while true do coroutine.yield() end end) while true do co() end",
+    ),
     ("spawn", "task.spawn(function() while true do end end)"),
     ("metamethod", "local t = setmetatable({}, {__index = function() while true do end end}) return t.x"),
-    ("metamethod in pcall", "local t = setmetatable({}, {__index = function() while true do end end}) while true do pcall(function() return t.x end) end"),
-    ("pcall in metamethod", "local t = setmetatable({}, {__index = function() while true do pcall(function() while true do end end) end end}) return t.x"),
+    (
+        "metamethod in pcall",
+        "local t = setmetatable({}, {__index = function() while true do end end}) while true do pcall(function() return t.x end) end",
+    ),
+    (
+        "pcall in metamethod",
+        "local t = setmetatable({}, {__index = function() while true do pcall(function() while true do end end) end end}) return t.x",
+    ),
     ("comparator", "table.sort({1,2,3,4,5}, function() while true do end end)"),
     ("gsub callback", "string.gsub('aaaa', 'a', function() while true do end end)"),
-    ("coroutine in metamethod", "local t = setmetatable({}, {__index = function() coroutine.wrap(function() while true do end end)() end}) return t.x"),
+    (
+        "coroutine in metamethod",
+        "local t = setmetatable({}, {__index = function() coroutine.wrap(function() while true do end end)() end}) return t.x",
+    ),
     ("pattern", "return string.find(string.rep('a', 200000), '.-.-.-.-b')"),
-    ("tower", "local function f(n) if n == 0 then while true do end end pcall(f, n - 1) while true do end end pcall(f, 2000) while true do end"),
+    (
+        "tower",
+        "local function f(n) if n == 0 then while true do end end pcall(f, n - 1) while true do end end pcall(f, 2000) while true do end",
+    ),
     ("tostring", "local t = setmetatable({}, {__tostring = function() while true do end end}) return tostring(t)"),
 ];
 
@@ -336,7 +354,9 @@ fn out_of_memory_ends_the_event_and_the_next_one_works() {
         ] {
             let error = h.error(source).await;
             assert!(
-                error.starts_with("memory: ") || error.contains("not enough memory") || error.starts_with("quota_exceeded"),
+                error.starts_with("memory: ")
+                    || error.contains("not enough memory")
+                    || error.starts_with("quota_exceeded"),
                 "{source}: {error}"
             );
             h.assert_ok("return 'ok'").await;
@@ -437,8 +457,18 @@ fn calls_that_could_run_for_minutes_are_bounded() {
 fn templates_share_the_store_and_nothing_else() {
     on_worker(|| async {
         let h = Harness::new().await;
-        h.install(TENANT, "a", "local evt, ctx = ... secret = 'a' ctx.store.shared = 'yes' evt.data.mine = 1 return evt.data.mine").await;
-        h.install(TENANT, "b", "local evt, ctx = ... return {secret = secret, shared = ctx.store.shared, mine = evt.data.mine}").await;
+        h.install(
+            TENANT,
+            "a",
+            "local evt, ctx = ... secret = 'a' ctx.store.shared = 'yes' evt.data.mine = 1 return evt.data.mine",
+        )
+        .await;
+        h.install(
+            TENANT,
+            "b",
+            "local evt, ctx = ... return {secret = secret, shared = ctx.store.shared, mine = evt.data.mine}",
+        )
+        .await;
         let results = h.run(TENANT, &message("{}")).await;
         assert_eq!(results[1].1, Ok(Value::from([("shared", "yes".into())])));
         h.install(OTHER, "c", "local evt, ctx = ... return ctx.store.shared == nil").await;
@@ -451,7 +481,10 @@ fn globals_and_modules_stay_between_events() {
     on_worker(|| async {
         let h = Harness::new().await;
         let files = [
-            ("init.luau", "local m = require('@self/count') n = (n or 0) + 1 return {m = m.next(), n = n, same = require('./count') == m}"),
+            (
+                "init.luau",
+                "local m = require('@self/count') n = (n or 0) + 1 return {m = m.next(), n = n, same = require('./count') == m}",
+            ),
             ("count.luau", "local c = 0 return {next = function() c += 1 return c end}"),
         ];
         h.install_files(TENANT, "t", &[], &files).await;
@@ -471,11 +504,18 @@ fn modules_may_wait_and_cycles_are_errors() {
             h.message(TENANT).await.map_err(|error| error.text.to_string())
         };
         let slow = [
-            ("init.luau", "local log = {} for i = 1, 3 do task.spawn(function() log[i] = require('./slow').x end) end task.wait(0.3) return log"),
+            (
+                "init.luau",
+                "local log = {} for i = 1, 3 do task.spawn(function() log[i] = require('./slow').x end) end task.wait(0.3) return log",
+            ),
             ("slow.luau", "n = (n or 0) + 1 task.wait(0.06) return {x = n}"),
         ];
         assert_eq!(run(&slow).await, Ok(Value::List(vec![1.into(), 1.into(), 1.into()])), "the body runs once");
-        let cycle = [("init.luau", "return require('./a')"), ("a.luau", "return require('./b')"), ("b.luau", "return require('./a')")];
+        let cycle = [
+            ("init.luau", "return require('./a')"),
+            ("a.luau", "return require('./b')"),
+            ("b.luau", "return require('./a')"),
+        ];
         assert!(run(&cycle).await.unwrap_err().starts_with("require: cycle"));
         let own = [("init.luau", "return require('./a')"), ("a.luau", "return require('./a')")];
         assert!(run(&own).await.unwrap_err().starts_with("require: cycle"));
@@ -487,7 +527,8 @@ fn modules_may_wait_and_cycles_are_errors() {
         assert!(run(&syntax).await.unwrap_err().starts_with("/a.luau:1: "));
         let caught = [("init.luau", "local ok, e = pcall(require, './gone') return e"), ("a.luau", "")];
         assert!(matches!(run(&caught).await, Ok(Value::Text(text)) if text.starts_with("require: `./gone` not found")));
-        let endless = [("init.luau", "return require('./a')"), ("a.luau", "while true do task.wait() coroutine.yield() end")];
+        let endless =
+            [("init.luau", "return require('./a')"), ("a.luau", "while true do task.wait() coroutine.yield() end")];
         assert!(run(&endless).await.unwrap_err().starts_with("stalled: "));
     });
 }
