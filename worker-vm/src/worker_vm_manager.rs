@@ -41,8 +41,6 @@ struct Inner {
     vms: RefCell<HashMap<TenantId, Entry>>,
     /// VMs that were replaced and in which something still runs.
     draining: RefCell<Vec<Weak<Vm>>>,
-    /// Luau memory of all VMs as last seen.
-    memory_bytes: Cell<usize>,
     made: Cell<u64>,
     evicted: Cell<u64>,
     broken: Cell<u64>,
@@ -55,7 +53,6 @@ struct Entry {
     /// Of which state of the tenant's templates it is.
     generation: u64,
     last_used: Cell<Instant>,
-    memory_bytes: Cell<usize>,
 }
 
 /// Figures of a worker's VMs.
@@ -72,7 +69,7 @@ pub struct VmStats {
     pub threads_failed: u64,
     /// VMs alive, those that drain included.
     pub live: u64,
-    /// Luau memory of those that serve events, in bytes.
+    /// Memory of all of them, in bytes: what Luau has allocated and what native code holds.
     pub memory_bytes: u64,
 }
 
@@ -118,12 +115,12 @@ impl WorkerVmManager {
                 turns: Turns::default(),
                 keys: Rc::default(),
                 threads_failed: Rc::default(),
+                memory_bytes: Rc::default(),
                 limits,
             },
             tenants: RefCell::default(),
             vms: RefCell::default(),
             draining: RefCell::default(),
-            memory_bytes: Cell::new(0),
             made: Cell::new(0),
             evicted: Cell::new(0),
             broken: Cell::new(0),
@@ -157,7 +154,7 @@ impl WorkerVmManager {
         values_wanted: bool,
     ) -> Result<Option<Runs>, VmError> {
         let vm = self.vm(tenant, subscribers.tenant().generation())?;
-        let mut environments: SmallVec<[Result<Rc<Environment>, (TemplateName, TemplateError)>; 1]> = SmallVec::new();
+        let mut environments = SmallVec::<[_; 1]>::new();
         for (position, template) in subscribers.indices().zip(subscribers.templates()) {
             match self.environment(&vm, position, template) {
                 Ok(environment) => environments.push(Ok(environment)),
@@ -208,7 +205,6 @@ impl WorkerVmManager {
     pub fn retire(&self, tenant: TenantId) {
         let entry = self.0.vms.borrow_mut().remove(&tenant);
         if let Some(entry) = entry {
-            self.0.forget_memory(&entry);
             self.drain(entry.vm);
         }
     }
@@ -233,7 +229,6 @@ impl WorkerVmManager {
         for vm in draining.iter().filter_map(Weak::upgrade) {
             vm.cancel();
         }
-        self.0.memory_bytes.set(0);
     }
 
     /// Adds a line to the tenant's log.
@@ -262,7 +257,7 @@ impl WorkerVmManager {
             broken: self.0.broken.get(),
             threads_failed: self.0.surroundings.threads_failed.get(),
             live: (self.0.vms.borrow().len() + draining) as u64,
-            memory_bytes: self.0.memory_bytes.get() as u64,
+            memory_bytes: self.0.surroundings.memory_bytes.get() as u64,
         }
     }
 
@@ -282,7 +277,6 @@ impl WorkerVmManager {
         }
         let old = self.0.vms.borrow_mut().remove(&tenant);
         if let Some(entry) = old {
-            self.0.forget_memory(&entry);
             if entry.vm.health() == Health::Broken {
                 self.0.broken.set(self.0.broken.get() + 1);
             } else {
@@ -291,24 +285,18 @@ impl WorkerVmManager {
         }
         let vm = Vm::new(self.tenant(tenant), self.0.surroundings.clone())?;
         self.0.made.set(self.0.made.get() + 1);
-        let entry =
-            Entry { vm: vm.clone(), generation, last_used: Cell::new(Instant::now()), memory_bytes: Cell::new(0) };
+        let entry = Entry { vm: vm.clone(), generation, last_used: Cell::new(Instant::now()) };
         self.0.vms.borrow_mut().insert(tenant, entry);
         self.start_sweeping();
         Ok(vm)
     }
 
-    /// Books what the tenant's VM holds after an event, and makes room if all hold too much.
+    /// Notes that the tenant's VM was used, and makes room if all VMs hold too much.
     fn used(&self, tenant: TenantId) {
-        {
-            let vms = self.0.vms.borrow();
-            let Some(entry) = vms.get(&tenant) else { return };
+        if let Some(entry) = self.0.vms.borrow().get(&tenant) {
             entry.last_used.set(Instant::now());
-            let used = entry.vm.memory().used();
-            let before = entry.memory_bytes.replace(used);
-            self.0.memory_bytes.set(self.0.memory_bytes.get() + used - before);
         }
-        if self.0.memory_bytes.get() > self.0.surroundings.limits.worker_memory_bytes_max {
+        if self.0.surroundings.memory_bytes.get() > self.0.surroundings.limits.worker_memory_bytes_max {
             self.evict_least_recently_used(tenant);
         }
     }
@@ -323,7 +311,7 @@ impl WorkerVmManager {
         };
         idle.sort_unstable();
         for (_, tenant) in idle {
-            if self.0.memory_bytes.get() <= target {
+            if self.0.surroundings.memory_bytes.get() <= target {
                 break;
             }
             self.evict(tenant);
@@ -333,7 +321,6 @@ impl WorkerVmManager {
     fn evict(&self, tenant: TenantId) {
         let entry = self.0.vms.borrow_mut().remove(&tenant);
         if let Some(entry) = entry {
-            self.0.forget_memory(&entry);
             self.0.evicted.set(self.0.evicted.get() + 1);
         }
     }
@@ -450,12 +437,6 @@ const ENTRY: &str = "/init.luau";
 enum EnvironmentError {
     NotNow(NotNow),
     Failed(TemplateError),
-}
-
-impl Inner {
-    fn forget_memory(&self, entry: &Entry) {
-        self.memory_bytes.set(self.memory_bytes.get().saturating_sub(entry.memory_bytes.get()));
-    }
 }
 
 impl Drop for Inner {

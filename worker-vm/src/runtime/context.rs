@@ -103,7 +103,7 @@ fn read<'a>(l: *mut lua_State, idx: c_int) -> Option<&'a Rc<ContextCore>> {
     unsafe { ffi::lua_touserdatatagged(l, idx, tags::CONTEXT).cast::<Rc<ContextCore>>().as_ref() }
 }
 
-fn context<'a>(call: &'a Call, index: c_int) -> Result<&'a Rc<ContextCore>, ApiError> {
+fn context(call: &Call, index: c_int) -> Result<&Rc<ContextCore>, ApiError> {
     read(call.state(), index).ok_or_else(|| ApiError::invalid_argument("self (expected a TemplateContext)"))
 }
 

@@ -164,11 +164,9 @@ impl Vm {
         if let (Some(Some(reply)), Some(outcome)) = (reply, outcome) {
             let dispatch = self.dispatches.borrow_mut()[id.slot()].take();
             self.release_dispatch_slot(id);
-            if let (Err(outcome), Some(dispatch)) = (reply.send(outcome), dispatch) {
-                // Nobody waits any more: it timed out. The reference promises the error to the log.
-                if let Err(error) = outcome {
-                    self.log_error(&dispatch.environment.template.name, Some(dispatch.event), &error);
-                }
+            // Nobody waits any more: it timed out. The reference promises the error to the log.
+            if let (Err(Err(error)), Some(dispatch)) = (reply.send(outcome), dispatch) {
+                self.log_error(&dispatch.environment.template.name, Some(dispatch.event), &error);
             }
         }
     }

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "Luau's C API")]
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{CStr, c_int, c_void};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,7 +48,10 @@ enum ModuleState {
 
 /// Which module a file means by a text: remembered, since `/init.luau` runs its requires for every event.
 #[derive(Default)]
-pub(crate) struct Spellings(RefCell<std::collections::HashMap<Arc<str>, std::collections::HashMap<Box<str>, usize>>>);
+pub(crate) struct Spellings(RefCell<HashMap<Arc<str>, SpellingsOfFile>>);
+
+/// What one file says, and the numbers of the modules that it means.
+type SpellingsOfFile = HashMap<Box<str>, usize>;
 
 enum Step {
     Value(c_int),
@@ -232,7 +236,7 @@ impl Spellings {
     fn remember(&self, from: Arc<str>, spec: &str, number: usize) {
         let mut spellings = self.0.borrow_mut();
         // A script may make up spellings without end; those beyond the limit are resolved each time.
-        if spellings.values().map(std::collections::HashMap::len).sum::<usize>() < SPELLINGS_MAX {
+        if spellings.values().map(HashMap::len).sum::<usize>() < SPELLINGS_MAX {
             spellings.entry(from).or_default().insert(spec.into(), number);
         }
     }

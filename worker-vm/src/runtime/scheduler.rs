@@ -156,6 +156,7 @@ impl Vm {
         if self.memory.wants_collection() && self.health.get() != Health::Broken {
             self.collect();
         }
+        self.book_memory(self.memory.used());
     }
 
     pub(super) fn is_over_budget(&self, id: ThreadId, dispatch: DispatchId, ran: Ran) -> bool {

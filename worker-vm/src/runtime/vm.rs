@@ -47,6 +47,8 @@ pub(crate) struct Surroundings {
     pub(crate) keys: Rc<RefCell<KeyDictionary>>,
     /// Counts what [`Vm::log_error`] logs.
     pub(crate) threads_failed: Rc<Cell<u64>>,
+    /// What all VMs hold.
+    pub(crate) memory_bytes: Rc<Cell<usize>>,
     pub(crate) limits: StaticRef<Limits>,
 }
 
@@ -55,6 +57,8 @@ pub(crate) struct Vm {
     pub(super) main: *mut lua_State,
     pub(super) weak: Weak<Self>,
     pub(super) memory: Box<Memory>,
+    /// What [`Surroundings::memory_bytes`] counts of it.
+    pub(super) memory_booked: Cell<usize>,
     pub(crate) tenant: Rc<Tenant>,
     pub(crate) surroundings: Surroundings,
     pub(super) array_metatable: Cell<c_int>,
@@ -105,6 +109,7 @@ impl Vm {
             main,
             weak: weak.clone(),
             memory,
+            memory_booked: Cell::new(0),
             tenant,
             surroundings,
             array_metatable: Cell::new(0),
@@ -201,6 +206,13 @@ impl Vm {
     /// How many coroutines exist, garbage included.
     pub(crate) fn coroutines(&self) -> usize {
         self.coroutines.get()
+    }
+
+    /// Books what the VM holds now among what all hold.
+    pub(super) fn book_memory(&self, used: usize) {
+        let before = self.memory_booked.replace(used);
+        let all = &self.surroundings.memory_bytes;
+        all.set(all.get() + used - before);
     }
 
     /// Collects all garbage.
@@ -427,6 +439,7 @@ impl Drop for Vm {
         self.cancel_all(&TemplateError::new("cancelled: the VM was dropped"));
         // SAFETY: nothing runs: who runs a VM holds it. Destructors of native objects may look for the current VM.
         run::visit(self, || unsafe { ffi::lua_close(self.main) });
+        self.book_memory(0);
     }
 }
 

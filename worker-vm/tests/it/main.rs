@@ -4,6 +4,7 @@
 mod datastores;
 mod datetime;
 mod harness;
+mod hostile;
 mod kv;
 mod runtime;
 mod scripts;
