@@ -109,7 +109,7 @@ impl<T> DerefMut for Lent<T> {
 
 impl<T> Drop for Lent<T> {
     fn drop(&mut self) {
-        //MUT let _at_home = self.home.enter();
+        let _at_home = self.home.enter();
         drop(self.held.take());
     }
 }
