@@ -42,7 +42,7 @@ impl Effort {
 }
 
 /// One thing that can be measured.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Measurement {
     /// What `--only` is compared with.
     pub name: &'static str,
@@ -71,7 +71,8 @@ pub const MEASUREMENTS: &[Measurement] = &[
 impl Measurement {
     /// Those that have this in their name; if there are none, a message that lists all.
     pub fn named(part: &str) -> Result<Vec<Self>, String> {
-        let found: Vec<_> = MEASUREMENTS.iter().copied().filter(|measurement| measurement.name.contains(part)).collect();
+        let found: Vec<_> =
+            MEASUREMENTS.iter().copied().filter(|measurement| measurement.name.contains(part)).collect();
         if found.is_empty() {
             let all: Vec<_> = MEASUREMENTS.iter().map(|measurement| measurement.name).collect();
             return Err(format!("no row has this in its name; there are {}", all.join(", ")));
@@ -223,7 +224,10 @@ impl BenchRow {
         [
             self.question.clone(),
             self.unit.figure(self.measured),
-            self.floor.as_ref().map(|floor| format!("{} {}", self.unit.figure(floor.value), floor.what)).unwrap_or_default(),
+            self.floor
+                .as_ref()
+                .map(|floor| format!("{} {}", self.unit.figure(floor.value), floor.what))
+                .unwrap_or_default(),
             self.ratio.map(ratio).unwrap_or_default(),
             match (self.spread, self.ratio) {
                 (Some([low, high]), Some(_)) => format!("{low:.2} – {high:.2} ×"),
@@ -242,7 +246,9 @@ impl BenchRow {
 /// The rows for people.
 pub fn table(rows: &[BenchRow]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(["question", "measured", "floor", "ratio", "spread", "bar"]);
+    table
+        .load_preset(presets::UTF8_BORDERS_ONLY)
+        .set_header(["question", "measured", "floor", "ratio", "spread", "bar"]);
     table.add_rows(rows.iter().map(BenchRow::cells));
     for column in [1, 3, 4, 5] {
         if let Some(column) = table.column_mut(column) {

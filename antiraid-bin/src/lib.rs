@@ -17,6 +17,7 @@ pub mod engine;
 pub mod store;
 pub mod worker;
 
+pub mod bench_command;
 pub mod config_command;
 pub mod kv_command;
 pub mod replay_command;

@@ -30,6 +30,20 @@ pub async fn run(
     bars: &MultiProgress,
     output: &mut Output,
 ) -> Result<Outcome, CommandError> {
+    let (json, results) = (args.json, args.results);
+    let (report, ending) = replay(args, config, database, bars, results.then_some(&mut *output)).await?;
+    print(&report, json, results, output)?;
+    outcome(&report, ending)
+}
+
+/// Replays, and prints nothing but results.
+pub async fn replay(
+    args: ReplayArgs,
+    config: &Config,
+    database: &DatabaseUrl,
+    bars: &MultiProgress,
+    results: Option<&mut Output>,
+) -> Result<(Report, Ending), CommandError> {
     check_sources(&args)?;
     let builtins = engine::builtins(config)?;
     let templates = match &args.templates {
@@ -44,7 +58,7 @@ pub async fn run(
     let workers = engine::start(config, &db, builtins, in_flight_max).await.map_err(CommandError::Workers)?;
     let bar = progress_bar(&args, bars);
     let started = Instant::now();
-    let (tally, ending) = Replay::new(&workers, in_flight_max.get(), args.results.then_some(&mut *output))
+    let (tally, ending) = Replay::new(&workers, in_flight_max.get(), results)
         .run(read_ahead(args.files, args.repeat), tokio::signal::ctrl_c, async |batch| {
             bar.inc(batch.bytes);
             loader.meet(batch).await.map_err(CommandError::Store)
@@ -76,8 +90,7 @@ pub async fn run(
             template.files.get(path).map(|_| template.folder.join(path).display().to_string())
         },
     });
-    print(&report, args.json, args.results, output)?;
-    outcome(&report, ending)
+    Ok((report, ending))
 }
 
 /// What is read more than once, or twice over, must be files.

@@ -496,8 +496,17 @@ fn duration(micros: f64) -> String {
 
 /// The most memory that this process had resident, from Linux's `/proc/self/status`.
 pub fn peak_memory_bytes() -> Option<u64> {
+    memory_bytes("VmHWM:")
+}
+
+/// The memory that this process has resident now, from the same file.
+pub fn resident_memory_bytes() -> Option<u64> {
+    memory_bytes("VmRSS:")
+}
+
+fn memory_bytes(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib << 10)
 }
@@ -590,6 +599,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn the_peak_of_memory_is_known() {
-        assert!(peak_memory_bytes().unwrap() > 1 << 20);
+        let resident = resident_memory_bytes().unwrap();
+        assert!(resident > 1 << 20 && peak_memory_bytes().unwrap() >= resident);
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
-use worker_core::{TemplateError, TemplateName, TenantId, WorkerError, WorkerErrorKind};
+use worker_core::{TemplateName, TenantId, WorkerError, WorkerErrorKind};
 use worker_db::{Change, DbError, TenantTemplates};
 use worker_vm::LogKind;
 
@@ -112,11 +112,8 @@ impl Inner {
         }
     }
 
-    /// Whether an error should go to the log: one of loading, which every event meets again, only once.
-    pub(crate) fn is_news(&self, tenant: TenantId, template: &TemplateName, error: &TemplateError) -> bool {
-        if !is_of_loading(error) {
-            return true;
-        }
+    /// Whether an error of loading should go to the log: every event meets it again, the log has it once.
+    pub(crate) fn is_news(&self, tenant: TenantId, template: &TemplateName) -> bool {
         self.loads.borrow_mut().get_mut(&tenant).is_none_or(|load| load.reported.insert(template.clone()))
     }
 
@@ -236,13 +233,6 @@ impl Inner {
         }
         None
     }
-}
-
-/// Whether a template failed before any of its code ran: it does not compile, or has no entry. Known by the texts of
-/// the template API, sections 17 and 1.1; what code raises has a traceback.
-fn is_of_loading(error: &TemplateError) -> bool {
-    let of_compiling = || error.at.as_ref().is_some_and(|at| error.text.starts_with(&at.to_string()));
-    error.traceback.is_none() && (of_compiling() || error.text.starts_with("not_found: /init.luau"))
 }
 
 /// Whether these subscriptions ask for `KeyResume`, of any scope.

@@ -162,7 +162,7 @@ impl Inner {
         self.queues.borrow_mut().hold(tenant, Held::Compiling);
         let this = self.clone();
         tokio::task::spawn_local(async move {
-            this.vms.prepare(&subscribers).await;
+            this.vms.prepare(tenant, &subscribers).await;
             this.release(tenant, Held::Compiling);
         });
     }

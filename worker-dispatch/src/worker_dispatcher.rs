@@ -18,6 +18,9 @@ use worker_vm::{LogKind, LogLine, Run, Runs, WorkerVmManager};
 use crate::loading::{Backlog, Load};
 use crate::queues::{Held, Queued, Queues};
 
+/// How long events of tenants out of credit may run in place each time the runtime goes round: half a slice.
+const IN_PLACE_MAX: Duration = Duration::from_millis(1);
+
 /// Runs the subscribers of events for the tenants of one worker. A [`WorkerLike`] that lives on the worker's thread.
 /// Clones are handles to the same dispatcher; when the last one goes, it ends as if killed.
 #[derive(Clone)]
@@ -45,6 +48,8 @@ pub(crate) struct Inner {
     /// When the next `KeyResume` of this worker may be sent.
     pub(crate) next_resume: Cell<Instant>,
     pub(crate) pumping: Cell<bool>,
+    /// How long events of tenants out of credit ran in place since the runtime last went round.
+    in_place: Cell<Duration>,
     pub(crate) watching: Cell<bool>,
     pub(crate) state: Cell<State>,
     /// Notified when nothing waits and nothing runs.
@@ -100,6 +105,7 @@ impl WorkerDispatcher {
             by_turns: RefCell::default(),
             next_resume: Cell::new(Instant::now()),
             pumping: Cell::new(false),
+            in_place: Cell::new(Duration::ZERO),
             watching: Cell::new(false),
             state: Cell::new(State::Open),
             quiet: Notify::new(),
@@ -169,12 +175,32 @@ impl Inner {
         }
         let queued = Queued { event, reply_to, deadline: deadline(self.limits.dispatch_timeout) };
         match lookup {
-            Lookup::Subscribers(subscribers)
-                if !self.queues.borrow().is_waiting(tenant) && self.vms.in_credit(tenant) =>
-            {
-                self.start(tenant, &subscribers, queued);
+            Lookup::Subscribers(subscribers) if !self.queues.borrow().is_waiting(tenant) => {
+                if self.vms.in_credit(tenant) {
+                    self.start(tenant, &subscribers, queued);
+                } else if self.in_place.get() < IN_PLACE_MAX && self.vms.within_share(tenant) {
+                    self.start_in_place(tenant, &subscribers, queued);
+                } else {
+                    self.enqueue(tenant, queued);
+                }
             }
             _ => self.enqueue(tenant, queued),
+        }
+    }
+
+    /// Starts an event of a tenant that is out of credit before anything else had its chance: for a short time in all,
+    /// until the runtime has gone round once. A tenant that has the thread to itself is spared the way through the
+    /// queue, and one that floods it is not.
+    fn start_in_place(self: &Rc<Self>, tenant: TenantId, subscribers: &Subscribers, queued: Queued) {
+        let start = std::time::Instant::now();
+        self.start(tenant, subscribers, queued);
+        let before = self.in_place.replace(self.in_place.get() + start.elapsed());
+        if before.is_zero() {
+            let this = self.clone();
+            tokio::task::spawn_local(async move {
+                tokio::task::yield_now().await;
+                this.in_place.set(Duration::ZERO);
+            });
         }
     }
 
@@ -210,12 +236,13 @@ impl Inner {
         };
         count(&self.counters.dispatched);
         self.counters.run.set(self.counters.run.get() + runs.len() as u64);
-        if runs.iter().all(|(_, run)| matches!(run, Run::Done(_))) {
-            let finished = runs.into_iter().map(|(template, run)| match run {
-                Run::Done(outcome) => self.result(tenant, queued.event.name(), template, outcome),
-                Run::Running(_) => unreachable!("because all runs are done"),
+        if !runs.iter().any(|(_, run)| matches!(run, Run::Running(_))) {
+            let ended = runs.into_iter().filter_map(|(template, run)| match run {
+                Run::Done(outcome) => Some(self.result(tenant, queued.event.name(), template, outcome)),
+                Run::NotLoaded(error) => Some(self.not_loaded_result(tenant, queued.event.name(), template, error)),
+                Run::Running(_) => None,
             });
-            let templates = finished.collect();
+            let templates = ended.collect();
             queued.reply_to.send(Ok(DispatchResult { templates }));
             return;
         }
@@ -240,6 +267,10 @@ impl Inner {
         for (template, run) in runs {
             let outcome = match run {
                 Run::Done(outcome) => outcome,
+                Run::NotLoaded(error) => {
+                    templates.push(self.not_loaded_result(tenant, queued.event.name(), template, error));
+                    continue;
+                }
                 Run::Running(run) => match tokio::time::timeout_at(queued.deadline, run).await {
                     Ok(outcome) => outcome,
                     Err(_) if queued.reply_to.is_wanted() && !queued.reply_to.is_abandoned() => {
@@ -266,15 +297,32 @@ impl Inner {
     ) -> TemplateResult {
         if let Err(error) = &outcome {
             count(&self.counters.failed);
-            if self.is_news(tenant, &template, error) {
-                let text = match &error.traceback {
-                    Some(traceback) => format!("{error}\n{traceback}"),
-                    None => error.to_string(),
-                };
-                self.vms.log(tenant, LogKind::Error, Some(template.clone()), Some(event.clone()), &text);
-            }
+            self.log(tenant, event, &template, error);
         }
         TemplateResult { template, outcome }
+    }
+
+    /// The result of a template that cannot be loaded.
+    fn not_loaded_result(
+        &self,
+        tenant: TenantId,
+        event: &EventName,
+        template: TemplateName,
+        error: TemplateError,
+    ) -> TemplateResult {
+        count(&self.counters.failed);
+        if self.is_news(tenant, &template) {
+            self.log(tenant, event, &template, &error);
+        }
+        TemplateResult { template, outcome: Err(error) }
+    }
+
+    fn log(&self, tenant: TenantId, event: &EventName, template: &TemplateName, error: &TemplateError) {
+        let text = match &error.traceback {
+            Some(traceback) => format!("{error}\n{traceback}"),
+            None => error.to_string(),
+        };
+        self.vms.log(tenant, LogKind::Error, Some(template.clone()), Some(event.clone()), &text);
     }
 
     /// A dispatch of the tenant runs on.

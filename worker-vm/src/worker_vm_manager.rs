@@ -17,7 +17,7 @@ use crate::luau::ffi;
 use crate::luau::json::Json;
 use crate::runtime::dispatches::{RunHandle, RunOutcome, Started};
 use crate::runtime::environment::Environment;
-use crate::runtime::turns::{Turn, Turns};
+use crate::runtime::turns::{CpuAccount, Turn, Turns};
 use crate::runtime::vm::{Health, Surroundings, Vm};
 use crate::tenant::Tenant;
 use crate::tenant_log::{LogKind, LogLine};
@@ -79,6 +79,8 @@ pub type Runs = SmallVec<[(TemplateName, Run); 1]>;
 /// The run of one template.
 #[derive(Debug)]
 pub enum Run {
+    /// The template cannot be loaded: none of its code ran.
+    NotLoaded(TemplateError),
     /// It has ended.
     Done(RunOutcome),
     /// It goes on.
@@ -97,12 +99,6 @@ impl Future for RunFuture {
             .poll(cx)
             .map(|outcome| outcome.unwrap_or_else(|_| Err(TemplateError::new("cancelled: the VM was dropped"))))
     }
-}
-
-/// Why runs cannot be started at once.
-enum NotNow {
-    /// Code must be compiled first.
-    Compile,
 }
 
 impl WorkerVmManager {
@@ -131,11 +127,21 @@ impl WorkerVmManager {
 
     /// Whether the tenant may run at once, or has to wait for its [`turn`](Self::turn).
     pub fn in_credit(&self, tenant: TenantId) -> bool {
+        self.account(tenant, CpuAccount::in_credit)
+    }
+
+    /// Whether the tenant has CPU time left of its share; if not, its turn comes when it has again.
+    pub fn within_share(&self, tenant: TenantId) -> bool {
+        self.account(tenant, CpuAccount::within_share)
+    }
+
+    /// Asks the tenant's account; a tenant without one has used nothing.
+    fn account(&self, tenant: TenantId, ask: impl FnOnce(&CpuAccount) -> bool) -> bool {
         // By its VM, which is what the event needs next anyway.
         if let Some(entry) = self.0.vms.borrow().get(&tenant) {
-            return entry.vm.tenant.account.in_credit();
+            return ask(&entry.vm.tenant.account);
         }
-        self.0.tenants.borrow().get(&tenant).is_none_or(|tenant| tenant.account.in_credit())
+        self.0.tenants.borrow().get(&tenant).is_none_or(|tenant| ask(&tenant.account))
     }
 
     /// Waits until it is the tenant's turn to run for a slice.
@@ -158,7 +164,7 @@ impl WorkerVmManager {
         for (position, template) in subscribers.indices().zip(subscribers.templates()) {
             match self.environment(&vm, position, template) {
                 Ok(environment) => environments.push(Ok(environment)),
-                Err(EnvironmentError::NotNow(NotNow::Compile)) => return Ok(None),
+                Err(EnvironmentError::NotCompiled) => return Ok(None),
                 Err(EnvironmentError::Failed(error)) => environments.push(Err((template.name.clone(), error))),
             }
         }
@@ -175,7 +181,7 @@ impl WorkerVmManager {
         let mut keys = dictionary.event(event.name());
         for environment in environments {
             runs.push(match environment {
-                Err((name, error)) => (name, Run::Done(Err(error))),
+                Err((name, error)) => (name, Run::NotLoaded(error)),
                 Ok(environment) => {
                     keys.rewind();
                     let started = vm.start(&environment, event, &data, &mut keys, values_wanted);
@@ -191,13 +197,30 @@ impl WorkerVmManager {
         Ok(Some(runs))
     }
 
-    /// Compiles what [`try_start`](Self::try_start) needs and the process does not have yet.
-    pub async fn prepare(&self, subscribers: &Subscribers) {
-        for template in subscribers.templates() {
-            if template.files.get("init.luau").is_some() {
-                // A failure is found again, and reported, where the template is started.
-                let _ = self.0.surroundings.state.bytecode(&template.files, ENTRY).await;
+    /// Compiles and loads what [`try_start`](Self::try_start) needs and does not have yet: large files off this thread.
+    /// What cannot be compiled is known then, and the runs say so.
+    pub async fn prepare(&self, tenant: TenantId, subscribers: &Subscribers) {
+        for (position, template) in subscribers.indices().zip(subscribers.templates()) {
+            if template.files.get("init.luau").is_none() {
+                continue;
             }
+            let start = Instant::now();
+            let compiled = self.0.surroundings.state.bytecode(&template.files, ENTRY).await;
+            let account = self.tenant(tenant).account.clone();
+            account.charge(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            let Ok(vm) = self.vm(tenant, subscribers.tenant().generation()) else { return };
+            let Ok(environment) = vm.environment_for(position, template) else { return };
+            match compiled {
+                // No room is found again where it is started.
+                Ok(bytecode) => drop(load_entry(&vm, &environment, &bytecode)),
+                Err(error) => environment.set_load_error(TemplateError {
+                    text: error.to_string().into(),
+                    at: Some(error.at),
+                    traceback: None,
+                }),
+            }
+            // A tenant may have many: others come in between.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -213,7 +236,7 @@ impl WorkerVmManager {
     pub async fn until_idle(&self) {
         loop {
             let busy = self.0.vms.borrow().values().find(|entry| !entry.vm.is_idle()).map(|entry| entry.vm.clone());
-            let draining = || self.0.draining.borrow().iter().find_map(Weak::upgrade).filter(|vm| !vm.is_idle());
+            let draining = || self.0.draining.borrow().iter().filter_map(Weak::upgrade).find(|vm| !vm.is_idle());
             let Some(vm) = busy.or_else(draining) else { return };
             vm.until_idle().await;
         }
@@ -320,7 +343,7 @@ impl WorkerVmManager {
 
     fn evict(&self, tenant: TenantId) {
         let entry = self.0.vms.borrow_mut().remove(&tenant);
-        if let Some(entry) = entry {
+        if entry.is_some() {
             self.0.evicted.set(self.0.evicted.get() + 1);
         }
     }
@@ -385,49 +408,42 @@ impl WorkerVmManager {
         position: usize,
         template: &Arc<Template>,
     ) -> Result<Rc<Environment>, EnvironmentError> {
-        let environment = match vm.environment_at(position) {
-            Some(environment) => environment,
-            None => vm.make_environment(position, template).map_err(EnvironmentError::Failed)?,
-        };
+        let environment = vm.environment_for(position, template).map_err(EnvironmentError::Failed)?;
         if environment.entry() != 0 {
             return Ok(environment);
         }
         if let Some(error) = environment.load_error() {
             return Err(EnvironmentError::Failed(error));
         }
-        let Some(text) = template.files.get("init.luau") else {
+        if template.files.get("init.luau").is_none() {
             return Err(EnvironmentError::Failed(TemplateError::new("not_found: /init.luau")));
-        };
+        }
         let state = &self.0.surroundings.state;
         let Some(bytecode) = state.bytecode_at_hand(&template.files, ENTRY) else {
-            // Asked for twice means that it did not compile: then its error is what there is to say.
-            if environment.asked_to_compile.replace(true)
-                && let Err(error) = compile::compile(ENTRY, text)
-            {
-                let error = TemplateError { text: error.to_string().into(), at: Some(error.at), traceback: None };
-                environment.set_load_error(error.clone());
-                return Err(EnvironmentError::Failed(error));
-            }
-            return Err(EnvironmentError::NotNow(NotNow::Compile));
+            return Err(EnvironmentError::NotCompiled);
         };
-        let loaded = vm.protect(|l| {
-            #[expect(unsafe_code, reason = "Luau's C API")]
-            // SAFETY: LUA_MINSTACK is enough; the function is on top when it is loaded.
-            unsafe {
-                ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, environment.globals);
-                compile::load(l, ENTRY, &bytecode);
-                ffi::lua_ref(l, -1)
-            }
-        });
-        match loaded {
-            Ok(reference) => {
-                environment.set_entry(reference);
-                Ok(environment)
-            }
-            Err(_) => Err(EnvironmentError::Failed(TemplateError::new(
-                "memory: no room to load the template within the tenant's memory limit",
-            ))),
+        load_entry(vm, &environment, &bytecode).map_err(EnvironmentError::Failed)?;
+        Ok(environment)
+    }
+}
+
+/// Loads the function of `/init.luau` into its template's environment.
+fn load_entry(vm: &Vm, environment: &Environment, bytecode: &[u8]) -> Result<(), TemplateError> {
+    let loaded = vm.protect(|l| {
+        #[expect(unsafe_code, reason = "Luau's C API")]
+        // SAFETY: LUA_MINSTACK is enough; the function is on top when it is loaded.
+        unsafe {
+            ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, environment.globals);
+            compile::load(l, ENTRY, bytecode);
+            ffi::lua_ref(l, -1)
         }
+    });
+    match loaded {
+        Ok(reference) => {
+            environment.set_entry(reference);
+            Ok(())
+        }
+        Err(_) => Err(TemplateError::new("memory: no room to load the template within the tenant's memory limit")),
     }
 }
 
@@ -435,7 +451,7 @@ impl WorkerVmManager {
 const ENTRY: &str = "/init.luau";
 
 enum EnvironmentError {
-    NotNow(NotNow),
+    NotCompiled,
     Failed(TemplateError),
 }
 

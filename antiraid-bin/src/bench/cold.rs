@@ -7,8 +7,8 @@ use worker_vm::floor::{EVENT_JSON, Floor, MluaFloor};
 
 use super::dispatch::BARE;
 use super::harness::{Harness, event, handler, tenant, value};
-use super::paired::{by_turns, each, nanoseconds};
-use super::{BenchError, BenchRow, Effort};
+use super::paired::{Rounds, by_turns, each, nanoseconds};
+use super::{Bar, BenchError, BenchRow, Effort};
 use crate::cli::CommandError;
 
 /// Tenants of a round.
@@ -29,12 +29,13 @@ pub(super) fn first_event(effort: Effort) -> Result<Vec<BenchRow>, CommandError>
         drop(floor.run(vm, EVENT_JSON.as_bytes()));
     })?;
     let question = "The first event of a cold tenant, VM and all";
-    let mut bare = bare.row("cold", "  the same", BARE, f64::NAN);
-    bare.bar = None;
-    Ok(vec![plain.row("cold", question, "plain mlua", 1.3), bare])
+    Ok(vec![
+        plain.row("cold", question, "plain mlua").with_bar(Bar::Ratio(1.3)),
+        bare.row("cold", "  the same, against less", BARE),
+    ])
 }
 
-fn beside(effort: Effort, mut floor: impl FnMut()) -> Result<super::paired::Rounds, CommandError> {
+fn beside(effort: Effort, mut floor: impl FnMut()) -> Result<Rounds, CommandError> {
     let rounds = effort.choose(60, 12);
     let tenants = 1 + rounds * ROUND_TENANTS;
     let harness = Harness::new(Limits::default())?;
@@ -50,13 +51,17 @@ fn beside(effort: Effort, mut floor: impl FnMut()) -> Result<super::paired::Roun
     // So that the code is compiled.
     harness.warm(&worker, 0..1, 1)?;
     let (event, mut next) = (event(), 1..tenants);
-    by_turns(rounds, || Ok(each(ROUND_TENANTS, &mut floor)), || {
-        harness.block_on(async {
-            let begun = Instant::now();
-            for number in next.by_ref().take(ROUND_TENANTS) {
-                value(worker.dispatch(tenant(number), event.clone()).await)?;
-            }
-            Ok(nanoseconds(begun.elapsed()) / ROUND_TENANTS as f64)
-        })
-    })
+    by_turns(
+        rounds,
+        || Ok(each(ROUND_TENANTS, &mut floor)),
+        || {
+            harness.block_on(async {
+                let begun = Instant::now();
+                for number in next.by_ref().take(ROUND_TENANTS) {
+                    value(worker.dispatch(tenant(number), event.clone()).await)?;
+                }
+                Ok(nanoseconds(begun.elapsed()) / ROUND_TENANTS as f64)
+            })
+        },
+    )
 }

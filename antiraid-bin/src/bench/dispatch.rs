@@ -22,7 +22,11 @@ const IN_FLIGHT: usize = 64;
 pub(super) const BARE: &str = "bare Luau";
 
 /// One event after the other.
-pub(super) fn in_this_thread(name: &'static str, tenants: usize, effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
+pub(super) fn in_this_thread(
+    name: &'static str,
+    tenants: usize,
+    effort: Effort,
+) -> Result<Vec<BenchRow>, CommandError> {
     let harness = Harness::new(tireless())?;
     harness.install(0..tenants, &handler())?;
     let worker = harness.worker();
@@ -38,11 +42,15 @@ pub(super) fn in_this_thread(name: &'static str, tenants: usize, effort: Effort)
         })
     })?;
     let question = format!("An event in one thread, {}", of(tenants));
-    Ok(vec![rounds.row(name, question, BARE, 1.35)])
+    Ok(vec![rounds.row(name, question, BARE).with_bar(Bar::Ratio(1.35))])
 }
 
 /// Many in flight.
-pub(super) fn through_a_thread(name: &'static str, tenants: usize, effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
+pub(super) fn through_a_thread(
+    name: &'static str,
+    tenants: usize,
+    effort: Effort,
+) -> Result<Vec<BenchRow>, CommandError> {
     let harness = Harness::new(tireless())?;
     harness.install(0..tenants, &handler())?;
     let worker = harness.thread()?;
@@ -67,7 +75,7 @@ pub(super) fn through_a_thread(name: &'static str, tenants: usize, effort: Effor
         })
     })?;
     let question = format!("An event through a thread, {IN_FLIGHT} in flight, {}", of(tenants));
-    Ok(vec![rounds.row(name, question, BARE, 1.5)])
+    Ok(vec![rounds.row(name, question, BARE).with_bar(Bar::Ratio(1.5))])
 }
 
 /// Nothing to do, and so often that it must cost nothing.
@@ -89,7 +97,8 @@ pub(super) fn unsubscribed(effort: Effort) -> Result<Vec<BenchRow>, CommandError
     let question = format!("An event that nobody subscribed to, {}", of(TENANTS));
     Ok(vec![BenchRow {
         spread: Some(middle_half(&rounds)),
-        ..BenchRow::alone("unsubscribed", question, Unit::Nanoseconds, quantile(&rounds, 0.5)).with_bar(Bar::Measured(500.0))
+        ..BenchRow::alone("unsubscribed", question, Unit::Nanoseconds, quantile(&rounds, 0.5))
+            .with_bar(Bar::Measured(500.0))
     }])
 }
 

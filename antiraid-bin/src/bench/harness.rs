@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use worker_builtins::Builtins;
 use worker_core::{
-    Capabilities, CompatDate, DispatchResult, Event, Limits, RatelimitRules, TemplateName, TenantId, Value, WorkerError,
-    WorkerFilter, WorkerId, WorkerLike,
+    Capabilities, CompatDate, DispatchResult, Event, Limits, RatelimitRules, TemplateName, TenantId, Value,
+    WorkerError, WorkerFilter, WorkerId, WorkerLike,
 };
 use worker_db::{DbConfig, FileMap, NewTemplate, WorkerDb};
 use worker_pool::{WorkerThread, WorkerThreadConfig};
@@ -86,7 +86,12 @@ impl Harness {
     }
 
     /// Sends every tenant so many messages, one after the other.
-    pub(super) fn warm(&self, worker: &impl WorkerLike, tenants: Range<usize>, times: usize) -> Result<(), CommandError> {
+    pub(super) fn warm(
+        &self,
+        worker: &impl WorkerLike,
+        tenants: Range<usize>,
+        times: usize,
+    ) -> Result<(), CommandError> {
         let event = event();
         self.block_on(async {
             for _ in 0..times {

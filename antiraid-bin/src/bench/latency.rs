@@ -60,7 +60,8 @@ impl Figures {
         harness.install(0..OTHERS, &handler())?;
         harness.install(OTHERS..OTHERS + troublemakers, source)?;
         // A thread for those who wait for answers.
-        let callers = Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(CommandError::Runtime)?;
+        let callers =
+            Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(CommandError::Runtime)?;
         let mut figures = Self { with: Side::new(), without: Side::new() };
         for _ in 0..effort.choose(5, 2) {
             figures.without.add(round(&harness, &callers, 0)?);
@@ -76,7 +77,8 @@ impl Figures {
             BenchRow::alone(name, question, Unit::Milliseconds, milliseconds(&self.with))
                 .beside(QUIET, milliseconds(&self.without))
         };
-        let ratios: Vec<_> = self.with.p99s.iter().zip(&self.without.p99s).map(|(with, without)| with / without).collect();
+        let ratios: Vec<_> =
+            self.with.p99s.iter().zip(&self.without.p99s).map(|(with, without)| with / without).collect();
         let p99 = BenchRow {
             ratio: Some(quantile(&ratios, 0.5)),
             spread: Some(middle_half(&ratios)),
@@ -105,7 +107,8 @@ fn empty() -> Histogram<u64> {
 fn round(harness: &Harness, callers: &Runtime, troublemakers: usize) -> Result<Histogram<u64>, CommandError> {
     let worker = harness.thread()?;
     harness.warm(&worker, 0..OTHERS, 2)?;
-    let trouble: Vec<_> = (OTHERS..OTHERS + troublemakers).map(|number| callers.spawn(again_and_again(worker.clone(), number))).collect();
+    let trouble: Vec<_> =
+        (OTHERS..OTHERS + troublemakers).map(|number| callers.spawn(again_and_again(worker.clone(), number))).collect();
     let started = (OTHERS * 2 + troublemakers) as u64;
     harness.block_on(async {
         while worker.stats().await.map_err(BenchError::Worker)?.templates_run < started {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Bar, BenchRow, Unit};
+use super::{BenchRow, Unit};
 use crate::cli::CommandError;
 
 /// Figures of rounds, in nanoseconds.
@@ -33,7 +33,7 @@ pub(super) fn by_turns(
 
 impl Rounds {
     /// The row for these rounds.
-    pub(super) fn row(&self, name: &'static str, question: impl Into<String>, floor_is: &'static str, bar: f64) -> BenchRow {
+    pub(super) fn row(&self, name: &'static str, question: impl Into<String>, floor_is: &'static str) -> BenchRow {
         let ratios: Vec<_> = self.ours.iter().zip(&self.floor).map(|(ours, floor)| ours / floor).collect();
         let microseconds = |rounds: &[f64]| quantile(rounds, 0.5) / 1e3;
         BenchRow {
@@ -41,7 +41,6 @@ impl Rounds {
             spread: Some(middle_half(&ratios)),
             ..BenchRow::alone(name, question, Unit::Microseconds, microseconds(&self.ours))
                 .beside(floor_is, microseconds(&self.floor))
-                .with_bar(Bar::Ratio(bar))
         }
     }
 }
@@ -76,7 +75,7 @@ mod tests {
     #[test]
     fn one_slow_round_changes_nothing() {
         let rounds = Rounds { ours: vec![2e3, 4e3, 9e9, 6e3, 2e3], floor: vec![1e3, 2e3, 1e3, 3e3, 1e3] };
-        let row = rounds.row("x", "?", "floor", 1.5);
+        let row = rounds.row("x", "?", "floor");
         assert_eq!((row.ratio, row.spread, row.measured), (Some(2.0), Some([2.0, 2.0]), 4.0));
     }
 
@@ -88,7 +87,7 @@ mod tests {
             Ok(1.0)
         };
         by_turns(3, || note('f'), || note('o')).unwrap();
-        assert_eq!(&*order.borrow(), "foof" .to_owned() + "fo");
+        assert_eq!(&*order.borrow(), "fooffo", "floor and ours");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use worker_vm::floor::Floor;
 
 use super::harness::{Harness, event, tenant, value};
 use super::paired::{by_turns, each, nanoseconds};
-use super::{BenchError, BenchRow, Effort};
+use super::{Bar, BenchError, BenchRow, Effort};
 use crate::cli::CommandError;
 
 const FIB: &str = "
@@ -59,7 +59,7 @@ fn against_no_interrupt(
             Ok(time)
         },
     )?;
-    Ok(vec![rounds.row(name, question, "no interrupt", 1.15)])
+    Ok(vec![rounds.row(name, question, "no interrupt").with_bar(Bar::Ratio(1.15))])
 }
 
 fn check(result: &Value, expected: f64) -> Result<(), BenchError> {

@@ -4,6 +4,7 @@
 
 mod antiraid;
 
+mod bench;
 mod check;
 mod config;
 mod laws;

@@ -50,7 +50,7 @@ impl Bench {
         let this = Self { vms: WorkerVmManager::new(state, cache.clone(), limits), cache };
         for n in 0..tenants {
             this.cache.load(tenant(n)).await.expect("loaded");
-            this.vms.prepare(&this.subscribers(n)).await;
+            this.vms.prepare(tenant(n), &this.subscribers(n)).await;
         }
         this
     }

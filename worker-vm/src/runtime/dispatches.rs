@@ -136,7 +136,7 @@ impl Vm {
     }
 
     pub(super) fn notify_if_idle(&self) {
-        if self.health.get() != Health::Good && self.is_idle() {
+        if self.idle_awaited.get() && self.is_idle() {
             self.idle.notify_waiters();
         }
     }

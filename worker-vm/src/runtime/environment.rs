@@ -29,8 +29,6 @@ pub(crate) struct Environment {
     entry: Cell<c_int>,
     /// Why its entry cannot be loaded.
     load_error: RefCell<Option<TemplateError>>,
-    /// Whether its entry was to be compiled before.
-    pub(crate) asked_to_compile: Cell<bool>,
     /// Modules by number, and their numbers by absolute path.
     pub(crate) modules: RefCell<Vec<Module>>,
     pub(crate) module_numbers: RefCell<HashMap<Arc<str>, usize>>,
@@ -49,7 +47,6 @@ impl Environment {
             globals,
             entry: Cell::new(0),
             load_error: RefCell::new(None),
-            asked_to_compile: Cell::new(false),
             modules: RefCell::default(),
             module_numbers: RefCell::default(),
             spellings: Spellings::default(),

@@ -261,12 +261,13 @@ mod tests {
     async fn start(vms: &WorkerVmManager, cache: &WorkerCacheData, data: &'static str) -> Run {
         let event = Event::discord("MESSAGE_CREATE", data.as_bytes().into());
         let Lookup::Subscribers(subscribers) = cache.lookup(TENANT, &event) else { panic!("subscribed") };
-        vms.prepare(&subscribers).await;
+        vms.prepare(TENANT, &subscribers).await;
         vms.try_start(TENANT, &subscribers, &event, true).unwrap().unwrap().remove(0).1
     }
 
     async fn outcome(run: Run) -> Result<Value, TemplateError> {
         match run {
+            Run::NotLoaded(error) => Err(error),
             Run::Done(outcome) => outcome,
             Run::Running(future) => future.await,
         }

@@ -83,6 +83,8 @@ pub(crate) struct Vm {
     pub(super) coroutines: Cell<usize>,
     pub(super) health: Cell<Health>,
     pub(super) idle: Notify,
+    /// Whether anybody ever waited for [`idle`](Self::idle).
+    pub(super) idle_awaited: Cell<bool>,
 }
 
 /// An error that a protected call ended with.
@@ -132,6 +134,7 @@ impl Vm {
             coroutines: Cell::new(0),
             health: Cell::new(Health::Good),
             idle: Notify::new(),
+            idle_awaited: Cell::new(false),
         });
         vm.memory.set_callbacks(vm.callbacks());
         let set_up = vm.protect(|l| {
@@ -238,6 +241,7 @@ impl Vm {
 
     /// Waits until the VM is idle.
     pub(crate) async fn until_idle(&self) {
+        self.idle_awaited.set(true);
         while !self.is_idle() {
             self.idle.notified().await;
         }
@@ -245,17 +249,15 @@ impl Vm {
 
     // ---- environments
 
-    /// The environment of the template at this position among the tenant's, if it has been made.
-    pub(crate) fn environment_at(&self, position: usize) -> Option<Rc<Environment>> {
-        self.environments_by_position.borrow().get(position)?.clone()
-    }
-
-    /// Makes the environment of the template at this position.
-    pub(crate) fn make_environment(
+    /// The environment of the template at this position among the tenant's, made when first asked for.
+    pub(crate) fn environment_for(
         &self,
         position: usize,
         template: &Arc<Template>,
     ) -> Result<Rc<Environment>, TemplateError> {
+        if let Some(Some(environment)) = self.environments_by_position.borrow().get(position) {
+            return Ok(environment.clone());
+        }
         let number = self.environments.borrow().len() as u16;
         let made = self.protect(|l| environment::make_globals(self, l));
         let (globals, pointer) = made.map_err(|failure| self.failure_error(&failure))?;

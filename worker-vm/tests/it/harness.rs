@@ -96,7 +96,7 @@ impl Harness {
             if let Some(runs) = self.vms.try_start(tenant, &subscribers, event, true).unwrap() {
                 return runs;
             }
-            self.vms.prepare(&subscribers).await;
+            self.vms.prepare(tenant, &subscribers).await;
         }
     }
 
@@ -147,6 +147,7 @@ pub(crate) async fn finish(runs: Runs) -> Vec<(String, Result<Value, TemplateErr
     let mut results = Vec::new();
     for (name, run) in runs {
         let outcome = match run {
+            Run::NotLoaded(error) => Err(error),
             Run::Done(outcome) => outcome,
             Run::Running(future) => future.await,
         };
