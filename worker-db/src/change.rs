@@ -9,7 +9,7 @@ use worker_core::TenantId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// The tenant's templates, or what the shop gives for them.
+    /// The tenant's templates, or what the shop gives for them. Sent also if it is not known whether the commit succeeded.
     Templates {
         /// Whose.
         tenant: TenantId,

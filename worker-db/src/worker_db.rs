@@ -115,12 +115,15 @@ impl WorkerDb {
     pub(crate) async fn commit(&self, tx: Tx, changes: Vec<Change>) -> Result<(), DbError> {
         let db = self.clone();
         let done = self.0.pools.home().run_to_end(async move {
-            tx.commit().await?;
+            let done = tx.commit().await;
             for change in changes {
-                // An error means that nobody listens.
-                let _ = db.0.changes.send(change);
+                // A commit that failed may be one whose answer was lost: who looks again for nothing finds nothing changed.
+                if done.is_ok() || matches!(change, Change::Templates { .. }) {
+                    // An error means that nobody listens.
+                    let _ = db.0.changes.send(change);
+                }
             }
-            Ok(())
+            done
         });
         done.await
     }

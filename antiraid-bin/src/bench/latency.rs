@@ -95,12 +95,13 @@ impl Side {
 
     fn add(&mut self, round: Histogram<u64>) {
         self.p99s.push(round.value_at_quantile(0.99) as f64);
-        self.all.add(round).expect("because a histogram that resizes takes any other");
+        self.all.add(round).expect("because both have the same bounds");
     }
 }
 
 fn empty() -> Histogram<u64> {
-    Histogram::new(3).expect("because 3 digits are possible")
+    // A dispatch ends after a minute, in whatever way.
+    Histogram::new_with_bounds(1, 120_000_000_000, 3).expect("because these bounds and 3 digits are possible")
 }
 
 /// One second of the others' events in a new thread, beside so many troublemakers.

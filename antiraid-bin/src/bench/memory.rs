@@ -167,7 +167,7 @@ fn tenants_in_turn(tenants: usize, budget_mib: usize) -> Result<Figures, Command
     let begun = Instant::now();
     harness.warm(&worker, 0..tenants, 1)?;
     let event_us = begun.elapsed().as_secs_f64() * 1e6 / tenants as f64;
-    let stats = harness.block_on(worker.stats()).map_err(BenchError::Worker)?;
+    let stats = harness.block_on(async { worker.stats().await }).map_err(BenchError::Worker)?;
     let peak = peak_memory_bytes().ok_or(BenchError::NoMemoryFigures)?;
     let figures = [("peak", peak as f64), ("evicted", stats.vms_evicted as f64), ("event_us", event_us)];
     Ok(figures.map(|(name, figure)| (name.to_owned(), figure)).into())

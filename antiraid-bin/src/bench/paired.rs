@@ -56,12 +56,13 @@ pub(super) fn nanoseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e9
 }
 
-/// The value that so much of all stays below; NaN of nothing.
+/// The value that so much of all stays below, between the two nearest; NaN of nothing.
 pub(super) fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
-    let last = sorted.len().saturating_sub(1);
-    sorted.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
+    let at = sorted.len().saturating_sub(1) as f64 * part;
+    let value = |at: f64| sorted.get(at as usize).copied().unwrap_or(f64::NAN);
+    value(at.floor()) + (value(at.ceil()) - value(at.floor())) * at.fract()
 }
 
 pub(super) fn middle_half(values: &[f64]) -> [f64; 2] {
@@ -94,6 +95,7 @@ mod tests {
     fn quantiles() {
         let values: Vec<f64> = (0..=100).rev().map(f64::from).collect();
         assert_eq!([0.0, 0.25, 0.99, 1.0].map(|part| quantile(&values, part)), [0.0, 25.0, 99.0, 100.0]);
+        assert_eq!((quantile(&[1.0, 2.0], 0.5), quantile(&[7.0], 0.25)), (1.5, 7.0));
         assert!(quantile(&[], 0.5).is_nan());
     }
 }

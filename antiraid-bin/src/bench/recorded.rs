@@ -20,8 +20,8 @@ use crate::replay_command;
 
 const TENANTS: usize = 240;
 
-/// The guild of the floor's event.
-const GUILD: &str = "802345678901234000";
+/// What names the guild of the floor's event.
+const GUILD: &str = r#""guild_id":"802345678901234000""#;
 
 const MANIFEST: &str = "\
 name = \"bench\"
@@ -82,7 +82,7 @@ fn write_recording(path: &Path, events: usize) -> io::Result<()> {
     let (before, after) = event.split_once(GUILD).unwrap_or((event, ""));
     for number in 0..events {
         let guild = (order.below(TENANTS) as u64 + 1) << 22;
-        writeln!(file, r#"{{"op":0,"t":"MESSAGE_CREATE","s":{number},"d":{before}{guild}{after}}}"#)?;
+        writeln!(file, r#"{{"op":0,"t":"MESSAGE_CREATE","s":{number},"d":{before}"guild_id":"{guild}"{after}}}"#)?;
     }
     file.flush()
 }

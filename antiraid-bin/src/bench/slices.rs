@@ -53,7 +53,7 @@ fn against_no_interrupt(
         },
         || {
             let begun = std::time::Instant::now();
-            let result = value(harness.block_on(worker.dispatch(tenant(0), event.clone())))?;
+            let result = value(harness.block_on(async { worker.dispatch(tenant(0), event.clone()).await }))?;
             let time = nanoseconds(begun.elapsed());
             check(&result, expected)?;
             Ok(time)

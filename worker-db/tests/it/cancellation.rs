@@ -3,9 +3,31 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use worker_db::Change;
+use worker_db::{Change, DbError};
 
 use crate::store::{GUILD, LARGE, Store, later, scopes, set, template};
+
+/// As if the answer were lost: nobody can know what became of it.
+#[tokio::test]
+async fn a_commit_that_fails_has_templates_looked_at_again() {
+    let store = Store::postgres().await;
+    store.db.kv_set(GUILD, set("key", "1", &["a"])).await.unwrap();
+    store
+        .raw(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'at the commit'; END $$;
+            CREATE CONSTRAINT TRIGGER t AFTER INSERT ON templates DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION fail();
+            CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON kv_records DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION fail();",
+        )
+        .await;
+    let mut changes = store.db.changes();
+    let failed = store.db.template_create(GUILD, template("t", "1", &[])).await.unwrap_err();
+    assert!(matches!(failed, DbError::Statement { statement: "COMMIT", .. }));
+    assert_eq!(changes.try_recv().unwrap(), Change::Templates { tenant: GUILD });
+    assert!(store.db.kv_set_expiry(GUILD, "key", &scopes(&["a"]), Some(later(900))).await.is_err());
+    assert!(changes.try_recv().is_err());
+}
 
 on_disk!(what_was_committed_is_announced);
 

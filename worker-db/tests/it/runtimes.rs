@@ -30,7 +30,7 @@ fn on_a_dying_runtime<F: Future + 'static>(polls: usize, call: impl FnOnce() -> 
         let runtime = runtime();
         let (reached, is_reached) = oneshot::channel::<()>();
         let call = call();
-        runtime.spawn_local(async move {
+        let task = runtime.spawn_local(async move {
             let (mut call, mut left) = (Box::pin(call), polls);
             poll_fn(|context| {
                 if left == 0 || call.as_mut().poll(context).is_ready() {
@@ -46,6 +46,7 @@ fn on_a_dying_runtime<F: Future + 'static>(polls: usize, call: impl FnOnce() -> 
             drop(call);
         });
         assert!(runtime.block_on(is_reached).is_err());
+        assert!(!task.is_finished(), "the call panicked");
     };
     std::thread::scope(|scope| scope.spawn(worker).join().unwrap());
 }
