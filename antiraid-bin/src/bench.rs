@@ -69,8 +69,11 @@ pub const MEASUREMENTS: &[Measurement] = &[
 ];
 
 impl Measurement {
-    /// Those that have this in their name; if there are none, a message that lists all.
+    /// The one of this name, or else those that have this in their name; if there are none, a message that lists all.
     pub fn named(part: &str) -> Result<Vec<Self>, String> {
+        if let Some(exactly) = MEASUREMENTS.iter().find(|measurement| measurement.name == part) {
+            return Ok(vec![*exactly]);
+        }
         let found: Vec<_> =
             MEASUREMENTS.iter().copied().filter(|measurement| measurement.name.contains(part)).collect();
         if found.is_empty() {
@@ -288,7 +291,7 @@ mod tests {
         let names: std::collections::HashSet<_> = MEASUREMENTS.iter().map(|measurement| measurement.name).collect();
         assert_eq!(names.len(), MEASUREMENTS.len());
         let found = |part| Measurement::named(part).map(|found| found.len());
-        assert_eq!((found("thread-"), found("cold"), found("")), (Ok(3), Ok(1), Ok(MEASUREMENTS.len())));
+        assert_eq!((found("thread-"), found("dispatch-1"), found("")), (Ok(3), Ok(1), Ok(MEASUREMENTS.len())));
         assert!(found("nonsense").unwrap_err().contains("slices-loop, replay"));
     }
 }

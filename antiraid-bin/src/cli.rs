@@ -299,8 +299,9 @@ Examples:
   antiraid bench --quick --only dispatch
   antiraid bench --json | jq '.rows[] | {question, measured, unit, ratio}'
 
-It takes about three minutes, and 3 GB of memory; with --quick less than 20 s and 1 GB. Databases are in memory or temporary, and the
-settings do not matter. A bar is what this project holds itself to on a quiet machine; what is above it is no failure.")]
+It takes about two minutes and 2 GB of memory; with --quick less than 20 s and 0.5 GB. Databases are in memory or
+temporary, and the settings do not matter. A bar is what this project holds itself to on a quiet machine; a figure above
+it is no failure.")]
 pub struct BenchArgs {
     /// Print one JSON document instead of a table
     #[arg(long)]
@@ -308,7 +309,7 @@ pub struct BenchArgs {
     /// Measure for seconds, not minutes
     #[arg(long)]
     pub quick: bool,
-    /// Measure only what has this in its name, for example dispatch-100 or memory
+    /// Measure only what has this name, or has it in its name: hog, dispatch, thread-100
     #[arg(long, value_name = "SUBSTRING", value_parser = measurements)]
     pub only: Option<Measurements>,
 }

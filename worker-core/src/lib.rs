@@ -35,5 +35,7 @@ pub use value::{Value, ValueError};
 pub use value_json::{Tagged, Untyped};
 pub use worker_error::{WorkerError, WorkerErrorKind};
 pub use worker_filter::WorkerFilter;
-pub use worker_like::{Call, DispatchResult, Reply, ReplyTo, SourceLine, TemplateError, TemplateResult, WorkerLike};
+pub use worker_like::{
+    Call, DispatchResult, Reply, ReplyBatch, ReplyTo, SourceLine, TemplateError, TemplateResult, WorkerLike,
+};
 pub use worker_stats::WorkerStats;

@@ -58,7 +58,7 @@ impl Default for Limits {
             dispatch_cpu_max: Duration::from_secs(10),
             background_cpu_max: Duration::from_secs(1),
             unyielding_cpu_max: Duration::from_millis(50),
-            cpu_slice: Duration::from_millis(2),
+            cpu_slice: Duration::from_millis(1),
             tenant_cpu_max: Duration::from_secs(30),
             tenant_cpu_window: Duration::from_secs(60),
             dispatch_timeout: Duration::from_secs(60),

@@ -86,6 +86,11 @@ impl Queues {
         }
     }
 
+    /// Events of the tenant that wait.
+    pub(crate) fn len_of(&self, tenant: TenantId) -> usize {
+        self.tenants.get(&tenant).map_or(0, TenantQueue::len)
+    }
+
     /// Events that wait.
     pub(crate) fn len(&self) -> usize {
         self.len

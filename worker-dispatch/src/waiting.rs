@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use worker_core::{DispatchResult, TenantId, WorkerError, WorkerErrorKind};
+use worker_core::{DispatchResult, ReplyBatch, TenantId, WorkerError, WorkerErrorKind};
 use worker_db::{Lookup, Subscribers};
 
 use crate::queues::{Held, Pushed, Queued};
@@ -72,11 +72,14 @@ impl Inner {
 
     async fn run_pump(self: &Rc<Self>) {
         let mut since = Instant::now();
+        let mut answers = ReplyBatch::new();
         loop {
             let next = self.queues.borrow_mut().pop();
             let Some((tenant, queued)) = next else { break };
-            self.start_next(tenant, queued);
+            answers.collect(|| self.start_next(tenant, queued));
+            answers.send_if_due();
             if since.elapsed() >= PUMP_TIME {
+                answers.send();
                 tokio::task::yield_now().await;
                 since = Instant::now();
             }
@@ -117,16 +120,16 @@ impl Inner {
         loop {
             let turn = self.vms.turn(tenant).await;
             let end = Instant::now() + self.limits.cpu_slice;
-            let mut is_needed = false;
-            while self.start_next_in_turn(tenant) {
-                is_needed = true;
+            let mut answers = ReplyBatch::new();
+            while answers.collect(|| self.start_next_in_turn(tenant)) {
+                answers.send_if_due();
                 if Instant::now() >= end {
                     break;
                 }
             }
+            drop(answers);
             drop(turn);
-            // Not when all are started: the next one may come before the next turn.
-            if !is_needed || self.vms.in_credit(tenant) || self.is_full(tenant) {
+            if self.queues.borrow().len_of(tenant) == 0 || self.vms.in_credit(tenant) || self.is_full(tenant) {
                 break;
             }
         }

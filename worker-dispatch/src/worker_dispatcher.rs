@@ -18,7 +18,7 @@ use worker_vm::{LogKind, LogLine, Run, Runs, WorkerVmManager};
 use crate::loading::{Backlog, Load};
 use crate::queues::{Held, Queued, Queues};
 
-/// How long events of tenants out of credit may run in place each time the runtime goes round: half a slice.
+/// How long events of tenants out of credit may run in place each time the runtime goes round: as long as a slice.
 const IN_PLACE_MAX: Duration = Duration::from_millis(1);
 
 /// Runs the subscribers of events for the tenants of one worker. A [`WorkerLike`] that lives on the worker's thread.

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::{spawn_local, yield_now};
-use worker_core::{Call, ReplyTo, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike, WorkerStats};
+use worker_core::{
+    Call, ReplyBatch, ReplyTo, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike, WorkerStats,
+};
 
 use crate::intake::{Order, Outlet, Urgent, Work};
 use crate::panic_watch;
@@ -149,6 +151,7 @@ impl Supervisor {
             Work(Work),
         }
         let mut turn = Duration::ZERO;
+        let mut answers = ReplyBatch::new();
         loop {
             let next = poll_fn(|cx| {
                 if let Poll::Ready(report) = panic_watch::poll(cx) {
@@ -156,7 +159,11 @@ impl Supervisor {
                 } else if let Poll::Ready(urgent) = self.outlet.poll_urgent(cx) {
                     Poll::Ready(Next::Urgent(urgent))
                 } else {
-                    self.outlet.poll_work(cx).map(Next::Work)
+                    let work = self.outlet.poll_work(cx).map(Next::Work);
+                    if work.is_pending() {
+                        answers.send();
+                    }
+                    work
                 }
             });
             match next.await {
@@ -165,11 +172,13 @@ impl Supervisor {
                 Next::Work(Work::Finished) => return Ok(()),
                 Next::Work(Work::Call(call)) => {
                     let begun = Instant::now();
-                    engine.submit(call);
+                    answers.collect(|| engine.submit(call));
+                    answers.send_if_due();
                     turn += begun.elapsed();
                     // Many calls that are cheap are interrupted by tokio's budget of 128 receives.
                     if turn >= INTAKE_TURN {
                         turn = Duration::ZERO;
+                        answers.send();
                         yield_now().await;
                     }
                 }

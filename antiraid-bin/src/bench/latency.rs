@@ -20,8 +20,8 @@ const OTHERS: usize = 200;
 /// Between two of their events.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-/// Events of a round: one second.
-const ROUND_EVENTS: usize = 1_000;
+/// Events of a round: four fifths of a second.
+const ROUND_EVENTS: usize = 800;
 
 /// What the quiet rounds have beside the others.
 const QUIET: &str = "without";
@@ -63,7 +63,7 @@ impl Figures {
         let callers =
             Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(CommandError::Runtime)?;
         let mut figures = Self { with: Side::new(), without: Side::new() };
-        for _ in 0..effort.choose(5, 2) {
+        for _ in 0..effort.choose(7, 2) {
             figures.without.add(round(&harness, &callers, 0)?);
             figures.with.add(round(&harness, &callers, troublemakers)?);
         }
@@ -104,7 +104,7 @@ fn empty() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 120_000_000_000, 3).expect("because these bounds and 3 digits are possible")
 }
 
-/// One second of the others' events in a new thread, beside so many troublemakers.
+/// A round of the others' events in a new thread, beside so many troublemakers.
 fn round(harness: &Harness, callers: &Runtime, troublemakers: usize) -> Result<Histogram<u64>, CommandError> {
     let worker = harness.thread()?;
     harness.warm(&worker, 0..OTHERS, 2)?;

@@ -48,7 +48,7 @@ pub(super) fn replay(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
     let mut floor = floor_rounds(TENANTS);
     let rounds = by_turns(
-        effort.choose(9, 2),
+        effort.choose(9, 1),
         || (0..10).map(|_| floor()).sum::<Result<f64, _>>().map(|sum| sum / 10.0),
         || {
             let args = ReplayArgs {

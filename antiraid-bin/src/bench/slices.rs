@@ -21,7 +21,7 @@ for i = 1, 5e7 do sum += i end
 return sum";
 
 pub(super) fn fib(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
-    against_no_interrupt("slices-fib", "fib(30), which is 50 slices and more", FIB, 832_040.0, effort)
+    against_no_interrupt("slices-fib", "fib(30), which takes about 30 slices", FIB, 832_040.0, effort)
 }
 
 pub(super) fn counting_loop(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
@@ -44,7 +44,7 @@ fn against_no_interrupt(
     let floor = Floor::of_source(source).expect("because the source is a constant that compiles");
     let event = event();
     let rounds = by_turns(
-        effort.choose(15, 3),
+        effort.choose(15, 2),
         || {
             let mut result = Value::Null;
             let time = each(1, || result = floor.run_plain(0));
