@@ -152,14 +152,12 @@ impl Loader<'_> {
     }
 
     async fn meet(&mut self, batch: &Batch) -> Result<(), DbError> {
-        for event in &batch.events {
-            if !self.tenants.insert(event.tenant) {
-                continue;
-            }
-            for template in self.templates.iter().filter(|template| template.tenants.contains(event.tenant)) {
-                store::push(self.db, event.tenant, template).await?;
-                self.loaded += 1;
-            }
+        let tenants = batch.events.iter().map(|event| event.tenant);
+        let new: Vec<TenantId> = tenants.filter(|tenant| self.tenants.insert(*tenant)).collect();
+        for template in &self.templates {
+            let wanted: Vec<_> = new.iter().copied().filter(|tenant| template.tenants.contains(*tenant)).collect();
+            store::push_for_all(self.db, &wanted, template).await?;
+            self.loaded += wanted.len() as u64;
         }
         Ok(())
     }
@@ -208,7 +206,7 @@ fn outcome(report: &Report, ending: Ending) -> Result<Outcome, CommandError> {
     match ending {
         Ending::BadInput(error) => Err(CommandError::Recording(error)),
         Ending::Complete | Ending::Interrupted if lost > 0 => Err(CommandError::EventsLost(lost)),
-        Ending::Complete | Ending::Interrupted if report.failed > 0 => Ok(Outcome::Bad),
+        Ending::Complete | Ending::Interrupted if report.failed + report.threads_failed > 0 => Ok(Outcome::Bad),
         Ending::Complete | Ending::Interrupted => Ok(Outcome::Good),
     }
 }

@@ -164,6 +164,7 @@ impl Tally {
             },
             results,
             failed,
+            threads_failed: run.stats.threads_failed,
             templates,
             errors,
             errors_not_told_apart: self.errors_not_told_apart,
@@ -241,6 +242,8 @@ pub struct Report {
     pub results: u64,
     /// Runs of templates that failed.
     pub failed: u64,
+    /// Threads that templates had spawned, or left running, and that failed before the last answer came.
+    pub threads_failed: u64,
     /// The same by template, in the order of their names.
     pub templates: Vec<TemplateRow>,
     /// How they failed, the most frequent first.
@@ -394,6 +397,10 @@ impl Report {
         }
         row("results", count(self.results), "runs of templates that returned".into());
         row("errors", count(self.failed), "runs of templates that failed".into());
+        if self.threads_failed > 0 {
+            let meaning = "threads that templates spawned or left running, and that failed";
+            row("  in the background", count(self.threads_failed), meaning.into());
+        }
 
         let workers = counted(self.workers, "worker thread");
         let in_flight = format!("up to {} events in flight", count(self.in_flight_max as u64));
@@ -426,7 +433,11 @@ impl Report {
             count(made),
             format!("one a tenant that ran something; {} evicted, {} broken", count(evicted), count(broken)),
         );
-        row("  alive at the end", count(live), format!("with {} of Luau memory", HumanBytes(memory_bytes)));
+        row(
+            "  alive at the end",
+            count(live),
+            format!("with {} set aside by Luau, whether used yet or not", HumanBytes(memory_bytes)),
+        );
         if self.worker_restarts > 0 {
             row("restarts", count(self.worker_restarts), "of workers that panicked".into());
         }

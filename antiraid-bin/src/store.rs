@@ -32,6 +32,15 @@ pub async fn push(db: &WorkerDb, tenant: TenantId, template: &FolderTemplate) ->
     }
 }
 
+/// Installs a template for each of the tenants, or replaces the one of its name: for all of them or, if that fails, for
+/// none of the last ten thousand.
+pub async fn push_for_all(db: &WorkerDb, tenants: &[TenantId], template: &FolderTemplate) -> Result<(), DbError> {
+    for tenants in tenants.chunks(WorkerDb::PUT_TENANTS_MAX) {
+        db.template_put_for_tenants(tenants, new_template(template)).await?;
+    }
+    Ok(())
+}
+
 fn new_template(template: &FolderTemplate) -> NewTemplate {
     NewTemplate {
         name: template.name.clone(),

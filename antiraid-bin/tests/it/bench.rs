@@ -21,7 +21,7 @@ fn a_process_tells_what_memory_it_holds() {
     let ran = Antiraid::new().run(["bench-memory", "tenants", "20"]).with_status(0);
     let figures = ran.json();
     let [rows, small, all] = ["rows", "small", "all"].map(|name| figures[name].as_f64().unwrap());
-    assert!(rows < small && small <= all && all > 10e3, "{ran:?}");
+    assert!(rows < small && rows < all && all > 10e3, "{ran:?}");
 }
 
 #[test]

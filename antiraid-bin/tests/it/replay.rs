@@ -158,6 +158,15 @@ fn a_template_that_fails_is_named_with_file_and_line() {
 }
 
 #[test]
+fn a_failure_in_a_spawned_thread_is_a_failure() {
+    let antiraid = with_code("task.spawn(function() error('unseen') end) return 1").file("x.jsonl", message(7, "hi"));
+    let ran = antiraid.run(replay(&["x.jsonl"])).with_status(1);
+    assert!(ran.stdout.contains("in the background"), "{}", ran.stdout);
+    let summary = antiraid.run(replay(&["--json", "x.jsonl"])).with_status(1).json();
+    assert_eq!((&summary["failed"], &summary["threads_failed"]), (&json!(0), &json!(1)));
+}
+
+#[test]
 fn a_failure_stops_neither_the_template_nor_its_neighbours() {
     let failing = "local evt = ... if tonumber(evt.data.content) % 2 == 0 then error('even') end return true";
     let recording: String = (0..20).map(|i| message(7 + i % 3, &i.to_string())).collect();
