@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use crate::antiraid::workspace;
 
-/// The layers (design.md, section 1): each crate, and the crates of ours that it may depend on.
+/// The layers: each crate, and the crates of ours that it may depend on. The root README draws them.
 const EDGES: [(&str, &[&str]); 9] = [
     ("worker-core", &[]),
     ("worker-builtins", &["worker-core"]),

@@ -1,8 +1,9 @@
 //! Hostile templates against the real limits, with a neighbour on the same thread that must be served.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use worker_core::{Limits, Value};
+use worker_core::{Limits, Quota, RatelimitFamily, RatelimitRules, Value};
 
 use crate::harness::{Harness, OTHER, TENANT, finish, message, on_worker};
 
@@ -266,5 +267,28 @@ fn native_memory_comes_back_when_a_tenant_goes() {
         h.vms.retire(TENANT);
         let stats = h.vms.stats();
         assert_eq!((stats.memory_bytes, stats.live), (0, 0));
+    });
+}
+
+#[test]
+fn limits_are_not_reset_by_a_reload_or_a_broken_vm() {
+    on_worker(|| async {
+        let three_an_hour = Quota::per(NonZeroU32::new(3).unwrap(), Duration::from_secs(3_600));
+        let rules = RatelimitRules::unlimited().with_global(RatelimitFamily::Kv, [three_an_hour]);
+        let h = Harness::with(Limits::default(), rules).await;
+        let take = "local evt, ctx = ... ctx.KV:exists('k', {'s'}) return 'taken'";
+        h.install(TENANT, "t", take).await;
+        assert_eq!(h.message(TENANT).await, Ok(Value::from("taken")));
+        h.vms.retire(TENANT);
+        assert_eq!(h.message(TENANT).await, Ok(Value::from("taken")), "a new VM");
+        h.install(TENANT, "t", "local t = {} while true do t[#t + 1] = {} end").await;
+        h.message(TENANT).await.unwrap_err();
+        h.install(TENANT, "t", take).await;
+        assert_eq!(h.message(TENANT).await, Ok(Value::from("taken")), "after a memory error and a changed template");
+        let error = h.message(TENANT).await.unwrap_err();
+        assert!(error.text.starts_with("Global ratelimit hit for bucket 'exists', wait time: "), "{error}");
+        // Another tenant has its own.
+        h.install(OTHER, "t", take).await;
+        assert_eq!(h.message(OTHER).await, Ok(Value::from("taken")));
     });
 }
