@@ -117,6 +117,16 @@ impl WorkerState {
         }
     }
 
+    /// The compiled form of a file, if that can be had at once: it is at hand, or small enough to be compiled here.
+    pub(crate) fn bytecode_now(&self, files: &TemplateFiles, path: &str) -> Option<Result<Arc<[u8]>, CompileError>> {
+        let bytecode = std::pin::pin!(self.bytecode(files, path));
+        match bytecode.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+            std::task::Poll::Ready(bytecode) => Some(bytecode),
+            // Large, or somebody else compiles it.
+            std::task::Poll::Pending => None,
+        }
+    }
+
     fn key(&self, files: &TemplateFiles, path: &str) -> BytecodeKey {
         let owner = if files.get(path.trim_start_matches('/')).is_some() { files } else { &self.library };
         BytecodeKey { files: owner.hash(), path: path.into() }

@@ -41,6 +41,14 @@ impl Memory {
         self.limit.get()
     }
 
+    /// Runs `f` without a limit: for what must not fail and gives memory back, though it may take a little first.
+    pub(crate) fn unlimited<R>(&self, f: impl FnOnce() -> R) -> R {
+        let limit = self.limit.replace(usize::MAX);
+        let result = f();
+        self.limit.set(limit);
+        result
+    }
+
     /// Tells where the hook is that a wanted collection sets, so that the script's next safe point collects.
     pub(crate) fn set_callbacks(&self, callbacks: *mut ffi::lua_Callbacks) {
         self.callbacks.set(callbacks);

@@ -47,16 +47,14 @@ pub(crate) fn compile_with(path: &str, source: &str, optimization_level: u8) -> 
 pub(crate) fn load(l: *mut lua_State, path: &str, bytecode: &[u8]) {
     // `=`: the name is used as it stands in messages and tracebacks.
     let name = CString::new(format!("={path}")).unwrap_or_else(|_| c"=?".to_owned());
-    // SAFETY: Luau does not verify bytecode, so only this program's own is ever loaded. The loader resolves standard
-    // functions in the globals of the thread that loads, so a thread with the right globals does it.
+    // SAFETY: Luau does not verify bytecode, so only this program's own is ever loaded. The loader resolves names in the
+    // globals of the thread that loads, which are the standard ones and never change, and once and for all: so a
+    // template's own globals must not be found there. The function gets the table on top as its globals.
     let status = unsafe {
-        ffi::lua_rawcheckstack(l, 3);
-        let loader = ffi::lua_newthread(l);
-        ffi::lua_xpush(l, loader, -2);
-        ffi::lua_replace(loader, ffi::LUA_GLOBALSINDEX);
-        let status = ffi::luau_load(loader, name.as_ptr(), bytecode.as_ptr().cast(), bytecode.len(), 0);
-        ffi::lua_xmove(loader, l, 1);
-        ffi::lua_remove(l, -2);
+        ffi::lua_rawcheckstack(l, 2);
+        let globals = ffi::lua_gettop(l);
+        let status = ffi::luau_load(l, name.as_ptr(), bytecode.as_ptr().cast(), bytecode.len(), globals);
+        ffi::lua_remove(l, globals);
         status
     };
     drop(name);

@@ -16,26 +16,41 @@ use crate::modules::datetime::{DateTime, TimeDelta, TimeZone};
 use crate::modules::lazy::Lazy;
 use crate::modules::typesext::{I64, U64};
 use crate::runtime::vm::Vm;
+use crate::runtime::watchdog;
 
 /// The largest whole number that a Luau number holds exactly, with all below it.
 const SAFE_INTEGER_MAX: i64 = (1 << 53) - 1;
 
 /// What a copy may still cost. One string or table can be in another a million times, and that one in a third: what Luau
 /// holds says little of how large the copy gets.
-struct Budget(usize);
+struct Budget {
+    bytes: usize,
+    deadline: u64,
+}
 
 impl Budget {
     /// A value, and its place in a list or a map.
     const NODE_BYTES: usize = size_of::<Value>() + size_of::<String>();
 
+    /// How long a conversion may take: a table of nothing but holes costs time and no memory.
+    const NANOS_MAX: u64 = 50_000_000;
+
     /// As much as the tenant's memory limit.
     fn of_tenant() -> Self {
-        Self(Vm::current().memory().limit())
+        Self { bytes: Vm::current().memory().limit(), deadline: watchdog::now() + Self::NANOS_MAX }
+    }
+
+    /// Whether there is time left for another table.
+    fn check_time(&self) -> Result<(), ApiError> {
+        if watchdog::now() < self.deadline {
+            return Ok(());
+        }
+        Err(ApiError::too_large("value (its conversion takes longer than 50 ms)"))
     }
 
     fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let left = self.0.checked_sub(bytes);
-        self.0 = left.ok_or_else(|| ApiError::too_large("value (its copy is above the tenant's memory limit)"))?;
+        let left = self.bytes.checked_sub(bytes);
+        self.bytes = left.ok_or_else(|| ApiError::too_large("value (its copy is above the tenant's memory limit)"))?;
         Ok(())
     }
 }
@@ -156,6 +171,7 @@ fn table(l: *mut lua_State, idx: c_int, depth: usize, budget: &mut Budget) -> Re
     if depth > Value::DEPTH_MAX {
         return Err(ValueError::TooDeep(Value::DEPTH_MAX).into());
     }
+    budget.check_time()?;
     // SAFETY: room for a key and a value above this table is checked; every push is popped again. `lua_rawiter` and
     // `lua_objlen` read raw and allocate nothing.
     unsafe {
@@ -164,7 +180,7 @@ fn table(l: *mut lua_State, idx: c_int, depth: usize, budget: &mut Budget) -> Re
         }
         let len = ffi::lua_objlen_(l, idx);
         if len > 0 || is_marked_list(l, idx) {
-            let mut items = Vec::with_capacity(len as usize);
+            let mut items = Vec::with_capacity((len as usize).min(1_024));
             let mut keys = 0;
             for index in 1..=len {
                 ffi::lua_rawgeti_(l, idx, index);

@@ -17,6 +17,14 @@ const MODULES: [(&str, PushModule); 3] = [
     ("@antiraid/typesext", typesext::push_module),
 ];
 
+/// Modules of the template API that this version does not have: a type file of the same name must not pass for them.
+const NOT_BUILT: [&str; 5] = ["@antiraid/datamgmt", "@antiraid/luau", "@lune/datetime", "@lune/regex", "@lune/serde"];
+
+/// The missing module that a `require` means.
+pub(crate) fn not_built(spec: &str) -> Option<&'static str> {
+    NOT_BUILT.into_iter().find(|name| name.eq_ignore_ascii_case(spec))
+}
+
 /// The registered module that a `require` means; names ignore case.
 pub(crate) fn registered(spec: &str) -> Option<&'static str> {
     MODULES.iter().map(|(name, _)| *name).find(|name| name.eq_ignore_ascii_case(spec))

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use worker_core::{Capabilities, Template, TemplateOrigin};
 
+use super::held::Held;
 use super::vm::Vm;
 use crate::error::ApiError;
 use crate::luau::class::{Object, tags};
@@ -27,11 +28,13 @@ pub(crate) struct ContextCore {
     pub(crate) template: Arc<Template>,
     /// The capabilities in force.
     pub(crate) caps: Capabilities,
+    /// What a limited context takes: a script may make any number of them.
+    _held: Option<Held>,
 }
 
 impl ContextCore {
     pub(crate) fn new(template: Arc<Template>, caps: Capabilities) -> Self {
-        Self { template, caps }
+        Self { template, caps, _held: None }
     }
 
     /// The capability is held, or an error that names it.
@@ -66,7 +69,11 @@ pub(crate) fn make_metatable(l: *mut lua_State) -> c_int {
         set_field(l, -2, c"has_cap");
         native::push_function(l, c"has_any_cap", |call: &Call| {
             let context = context(call, 1)?;
-            Ok(call.strings(2, "caps")?.iter().any(|cap| context.caps.holds(cap)))
+            let (caps, max) = (call.strings(2, "caps")?, call.vm().limits().templates.caps_max);
+            if caps.len() > max {
+                return Err(ApiError::too_large(format_args!("caps (at most {max})")));
+            }
+            Ok(caps.iter().any(|cap| context.caps.holds(cap)))
         });
         set_field(l, -2, c"has_any_cap");
         native::push_function(l, c"withlimits", with_limits);
@@ -134,12 +141,21 @@ impl Push for Limited {
 
 fn with_limits(call: &Call) -> Result<Limited, ApiError> {
     let parent = context(call, 1)?;
-    let wanted = call.table_field(2, c"capabilities", |call, index| call.strings(index, "capabilities"))?;
+    let mut wanted = call.table_field(2, c"capabilities", |call, index| call.strings(index, "capabilities"))?;
+    let max = call.vm().limits().templates.caps_max;
+    if wanted.len() > max {
+        return Err(ApiError::too_large(format_args!("capabilities (at most {max})")));
+    }
     for capability in &wanted {
         parent.require(capability)?;
     }
+    wanted.sort_unstable();
+    wanted.dedup();
+    let bytes = wanted.iter().map(|capability| capability.len() + size_of::<Box<str>>()).sum::<usize>();
+    let held = Held::new(call.vm().weak(), bytes + size_of::<ContextCore>())
+        .ok_or_else(|| ApiError::memory("no room for a context"))?;
     let caps = wanted.into_iter().map(String::into_boxed_str).collect();
-    Ok(Limited(Rc::new(ContextCore::new(parent.template.clone(), caps))))
+    Ok(Limited(Rc::new(ContextCore { template: parent.template.clone(), caps, _held: Some(held) })))
 }
 
 /// `ctx[name]`. Upvalue 1 is the table of methods.

@@ -39,6 +39,13 @@ pub(super) struct Dispatch {
     pub(super) reply: Option<oneshot::Sender<RunOutcome>>,
 }
 
+impl Dispatch {
+    /// Whether its caller has stopped waiting: then its threads are background threads, each with a budget of its own.
+    pub(super) fn is_left_alone(&self) -> bool {
+        self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+}
+
 impl Vm {
     /// Starts a run of the template for the event. The environment's entry must be loaded.
     pub(crate) fn start(
@@ -60,7 +67,7 @@ impl Vm {
             let (state, anchor) = starter::start(self, environment, event, data, keys)?;
             let tag = ThreadTag::new(environment.number, id);
             // `evt` and `ctx`.
-            let resume = Phase::Ready(Resume::Arguments(2));
+            let resume = Phase::Ready(Resume::Start(2));
             let Some(main) = self.threads.borrow_mut().insert(state, anchor, tag, resume, Role::Main) else {
                 self.unref(anchor);
                 return Err(LuaFailure::Error("quota_exceeded: threads".into()));
@@ -75,7 +82,10 @@ impl Vm {
                 finished: None,
                 reply: None,
             });
-            let end = self.slice(main);
+            // Not while another thread of the template is cut off half-way, and not before those that came earlier.
+            let at_once = environment.preempted.get().is_none() && environment.unstarted.get() == 0;
+            environment.unstarted.set(environment.unstarted.get() + 1);
+            let end = at_once.then(|| self.slice(main));
             Ok((main, end))
         });
         match started {
@@ -83,12 +93,18 @@ impl Vm {
                 self.tenant.account.charge(ran.nanos);
                 self.release_dispatch_slot(id);
                 if matches!(failure, LuaFailure::Memory) {
-                    self.break_down();
+                    self.break_down(&self.memory_error());
                 }
                 Started::Done(Err(self.failure_error(&failure)))
             }
             Ok((main, end)) => {
-                self.after_slice(main, end, ran);
+                match end {
+                    Some(end) => self.after_slice(main, end, ran),
+                    None => {
+                        self.tenant.account.charge(ran.nanos);
+                        self.enqueue(main);
+                    }
+                }
                 let mut dispatches = self.dispatches.borrow_mut();
                 let dispatch = dispatches[id.slot()].as_mut().filter(|dispatch| dispatch.id == id);
                 let Some(dispatch) = dispatch else {

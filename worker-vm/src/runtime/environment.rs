@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "Luau's C API")]
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use worker_core::{Template, TemplateError};
 
 use super::context::ContextCore;
 use super::require::{Module, Spellings};
+use super::threads::ThreadId;
 use super::vm::Vm;
 use crate::error::ApiError;
 use crate::luau::stack::{self, Kind, Push};
@@ -35,6 +36,13 @@ pub(crate) struct Environment {
     pub(crate) spellings: Spellings,
     /// Threads that run, are ready, wait or sleep.
     pub(crate) live: Cell<u32>,
+    /// The thread that was cut off at the end of its slice: until it has come to a point where it yields by itself, no
+    /// other thread of the template runs, so that scripts never see each other half-way.
+    pub(crate) preempted: Cell<Option<ThreadId>>,
+    /// Ready threads that wait for that.
+    pub(crate) held_back: RefCell<VecDeque<ThreadId>>,
+    /// Dispatches that could not be run when they came: later ones wait behind them.
+    pub(crate) unstarted: Cell<u32>,
 }
 
 impl Environment {
@@ -51,6 +59,9 @@ impl Environment {
             module_numbers: RefCell::default(),
             spellings: Spellings::default(),
             live: Cell::new(0),
+            preempted: Cell::new(None),
+            unstarted: Cell::new(0),
+            held_back: RefCell::default(),
         }
     }
 

@@ -8,7 +8,9 @@ use std::ffi::{CStr, c_int, c_void};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::coroutines::break_too;
 use super::environment::Environment;
+use super::run;
 use super::threads::{Phase, Resume, Role, ThreadId, ThreadTag};
 use super::vm::Vm;
 use crate::error::ApiError;
@@ -22,6 +24,9 @@ use crate::require_path::RequireTree;
 /// Spellings of `require` that a template's environment remembers.
 const SPELLINGS_MAX: usize = 4_096;
 
+/// Bytes of a `require`: twice what a path may have.
+const SPEC_BYTES_MAX: usize = 512;
+
 /// A module of an environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ModuleId {
@@ -33,6 +38,8 @@ pub(crate) struct ModuleId {
 pub(crate) struct Module {
     path: Arc<str>,
     state: ModuleState,
+    /// Why it could not be loaded the last time.
+    failure: Option<Box<str>>,
 }
 
 enum ModuleState {
@@ -44,6 +51,8 @@ enum ModuleState {
     },
     /// A registry reference to its value.
     Loaded(c_int),
+    /// Its text is what it is: it is not compiled again.
+    DoesNotCompile(Box<str>),
 }
 
 /// Which module a file means by a text: remembered, since `/init.luau` runs its requires for every event.
@@ -56,6 +65,8 @@ type SpellingsOfFile = HashMap<Box<str>, usize>;
 enum Step {
     Value(c_int),
     Wait,
+    /// The module's body was preempted while its requirer waits for it; its thread and a mark lie on the stack.
+    Preempted,
 }
 
 /// A reference whose value is pushed to those that waited.
@@ -69,12 +80,40 @@ impl Push for Reference {
     }
 }
 
-/// The function `require`.
-pub(crate) unsafe extern "C-unwind" fn require(l: *mut lua_State) -> c_int {
-    match step(l) {
+/// Pushes the function `require`. May raise.
+pub(crate) fn push_function(l: *mut lua_State) {
+    // SAFETY: the name is static.
+    unsafe { ffi::lua_pushcclosurek(l, require, c"require".as_ptr(), 0, Some(require_continued)) }
+}
+
+unsafe extern "C-unwind" fn require(l: *mut lua_State) -> c_int {
+    go_on(l, step(l))
+}
+
+/// `require` goes on: with the value it waited for above its argument, or with a body that was preempted.
+unsafe extern "C-unwind" fn require_continued(l: *mut lua_State, _: c_int) -> c_int {
+    // SAFETY: the stack is as `run_now` or the scheduler left it.
+    unsafe {
+        if ffi::lua_gettop(l) < 3 {
+            return 1;
+        }
+        let co = ffi::lua_tothread(l, 2);
+        match ffi::lua_status(co) {
+            ffi::LUA_BREAK => break_too(l),
+            status => go_on(l, body_came_back(Vm::current(), l, co, status)),
+        }
+    }
+}
+
+fn go_on(l: *mut lua_State, step: Result<Step, ApiError>) -> c_int {
+    match step {
         Ok(Step::Value(reference)) => Reference(reference).push(l),
-        // SAFETY: `step` made sure that the thread may yield.
-        Ok(Step::Wait) => unsafe { ffi::lua_yield(l, 0) },
+        // SAFETY: only where the thread may yield.
+        Ok(Step::Wait) => unsafe {
+            ffi::lua_settop(l, 1);
+            ffi::lua_yield(l, 0)
+        },
+        Ok(Step::Preempted) => break_too(l),
         Err(error) => raise(l, error),
     }
 }
@@ -84,8 +123,14 @@ fn step(l: *mut lua_State) -> Result<Step, ApiError> {
     let Some(spec) = crate::luau::stack::bytes(l, 1).and_then(|spec| std::str::from_utf8(spec).ok()) else {
         return Err(ApiError::require("expected a string"));
     };
+    if spec.len() > SPEC_BYTES_MAX {
+        return Err(ApiError::require(format_args!("more than {SPEC_BYTES_MAX} bytes name no module")));
+    }
     if let Some(name) = modules::registered(spec) {
         return registered_module(vm, l, name).map(Step::Value);
+    }
+    if let Some(name) = modules::not_built(spec) {
+        return Err(ApiError::unavailable(format_args!("{name} (not in this version)")));
     }
     let (environment, from) = caller(vm, l).ok_or_else(|| ApiError::require("called from outside of any template"))?;
     let number = match environment.spellings.find(&from, spec) {
@@ -151,6 +196,7 @@ fn load(vm: &Vm, l: *mut lua_State, environment: &Rc<Environment>, number: usize
         let module = &modules[number];
         match &module.state {
             ModuleState::Loaded(reference) => return Ok(Step::Value(*reference)),
+            ModuleState::DoesNotCompile(text) => return Err(ApiError::verbatim(&**text)),
             ModuleState::Loading { .. } => {
                 drop(modules);
                 return wait_for(vm, l, environment, number);
@@ -158,22 +204,120 @@ fn load(vm: &Vm, l: *mut lua_State, environment: &Rc<Environment>, number: usize
             ModuleState::Unloaded => module.path.clone(),
         }
     };
+    let module = ModuleId { environment: environment.number, number };
+    match vm.surroundings.state.bytecode_now(&environment.template.files, &path) {
+        Some(Ok(bytecode)) => run_now(vm, l, environment, module, &path, &bytecode),
+        Some(Err(error)) => {
+            let text = error.to_string();
+            environment.modules.borrow_mut()[number].state = ModuleState::DoesNotCompile(text.as_str().into());
+            Err(ApiError::verbatim(text))
+        }
+        None => compile_first(vm, l, environment, module, path),
+    }
+}
+
+/// Runs a module's body at once, inside of the call that requires it, as the script would itself.
+fn run_now(
+    vm: &Vm,
+    l: *mut lua_State,
+    environment: &Rc<Environment>,
+    module: ModuleId,
+    path: &str,
+    bytecode: &[u8],
+) -> Result<Step, ApiError> {
+    // SAFETY: a native function's stack has room; the thread stays on it, above the argument, while the body runs.
+    let co = unsafe {
+        ffi::lua_settop(l, 1);
+        ffi::lua_newthread(l)
+    };
+    let tag = ThreadTag::of(l);
+    ThreadTag::new(environment.number, tag.dispatch).set(co);
+    let loaded = vm.protect(|main| {
+        // SAFETY: the function is moved to a new thread, which has room.
+        unsafe {
+            ffi::lua_rawgeti_(main, ffi::LUA_REGISTRYINDEX, environment.globals);
+            compile::load(main, path, bytecode);
+            ffi::lua_xmove(main, co, 1);
+        }
+        vm.entry_for(co, Phase::Running)
+    });
+    let id = loaded.map_err(|_| ApiError::verbatim("not enough memory"))??;
+    vm.set_role(id, Role::Module(module));
+    environment.modules.borrow_mut()[module.number].state =
+        ModuleState::Loading { waiters: Vec::new(), waits_for: None };
+    set_waits_for(vm, l, environment, Some(module.number));
+    match run::nested_resume(l, co, 0) {
+        ffi::LUA_BREAK => {
+            // SAFETY: room for a mark.
+            unsafe { ffi::lua_pushlightuserdata(l, std::ptr::null_mut()) };
+            Ok(Step::Preempted)
+        }
+        status => body_came_back(vm, l, co, status),
+    }
+}
+
+/// The body that ran inside of `require` has come back: to its end, or because it waits for something.
+fn body_came_back(vm: &Vm, l: *mut lua_State, co: *mut lua_State, status: c_int) -> Result<Step, ApiError> {
+    let Some(Role::Module(module)) = vm.role_of(co) else {
+        return Err(ApiError::require("the module's thread was closed"));
+    };
+    let environment = vm.environment_by_number(module.environment).ok_or_else(|| ApiError::require("gone"))?;
+    vm.came_back(co, status);
+    let settled = {
+        let mut modules = environment.modules.borrow_mut();
+        let module = &mut modules[module.number];
+        match module.state {
+            ModuleState::Loaded(reference) => Some(Ok(Step::Value(reference))),
+            ModuleState::Unloaded | ModuleState::DoesNotCompile(_) => {
+                Some(Err(ApiError::verbatim(module.failure.take().unwrap_or_default())))
+            }
+            ModuleState::Loading { .. } => None,
+        }
+    };
+    if let Some(settled) = settled {
+        set_waits_for(vm, l, &environment, None);
+        return settled;
+    }
     // SAFETY: `l` is the calling thread.
     if unsafe { ffi::lua_isyieldable(l) } == 0 {
-        return Err(ApiError::require(format_args!(
-            "{path} is not loaded yet, and cannot be from within a metamethod or a callback"
-        )));
+        vm.cancel_thread(co);
+        return Err(ApiError::require("a module that waits cannot be loaded from a metamethod or a callback"));
     }
-    environment.modules.borrow_mut()[number].state = ModuleState::Loading { waiters: Vec::new(), waits_for: None };
-    let module = ModuleId { environment: environment.number, number };
-    if let Err(error) = wait_for(vm, l, environment, number) {
-        environment.modules.borrow_mut()[number].state = ModuleState::Unloaded;
+    wait_for(vm, l, &environment, module.number)
+}
+
+/// Notes for which module the body that `l` runs, if it runs one, waits.
+fn set_waits_for(vm: &Vm, l: *mut lua_State, environment: &Environment, number: Option<usize>) {
+    if let Some(mine) = vm.module_of_thread(l)
+        && mine.environment == environment.number
+        && let ModuleState::Loading { waits_for, .. } = &mut environment.modules.borrow_mut()[mine.number].state
+    {
+        *waits_for = number;
+    }
+}
+
+/// Suspends the requirer until the module is compiled, off this thread, and its body has run.
+fn compile_first(
+    vm: &Vm,
+    l: *mut lua_State,
+    environment: &Rc<Environment>,
+    module: ModuleId,
+    path: Arc<str>,
+) -> Result<Step, ApiError> {
+    // First, since it may raise: a module that is `Loading` must have somebody who loads it.
+    vm.entry_for(l, Phase::Running)?;
+    environment.modules.borrow_mut()[module.number].state =
+        ModuleState::Loading { waiters: Vec::new(), waits_for: None };
+    // The load counts as alive: what it brings may resume who is suspended.
+    environment.live.set(environment.live.get() + 1);
+    if let Err(error) = wait_for(vm, l, environment, module.number) {
+        environment.modules.borrow_mut()[module.number].state = ModuleState::Unloaded;
+        environment.live.set(environment.live.get() - 1);
         return Err(error);
     }
     let tag = ThreadTag::of(l);
     let bytecode = vm.surroundings.state.bytecode(&environment.template.files, &path);
     let vm = vm.weak();
-    // Off this stack in any case: the body is started by the scheduler, not inside of the thread that waits for it.
     tokio::task::spawn_local(async move {
         let bytecode = bytecode.await;
         let Some(vm) = vm.upgrade() else { return };
@@ -181,6 +325,7 @@ fn load(vm: &Vm, l: *mut lua_State, environment: &Rc<Environment>, number: usize
             Ok(bytecode) => vm.run_module(module, &path, &bytecode, tag),
             Err(error) => vm.module_failed(module, &error.to_string()),
         }
+        vm.went_dead(module.environment);
     });
     Ok(Step::Wait)
 }
@@ -222,7 +367,7 @@ impl Environment {
         }
         let path: Arc<str> = path.into();
         let mut modules = self.modules.borrow_mut();
-        modules.push(Module { path: path.clone(), state: ModuleState::Unloaded });
+        modules.push(Module { path: path.clone(), state: ModuleState::Unloaded, failure: None });
         self.module_numbers.borrow_mut().insert(path, modules.len() - 1);
         modules.len() - 1
     }
@@ -303,6 +448,9 @@ impl Vm {
 
     /// A module could not be loaded: those that wait get the error, and the next to require it tries again.
     pub(crate) fn module_failed(&self, module: ModuleId, text: &str) {
+        if let Some(environment) = self.environment_by_number(module.environment) {
+            environment.modules.borrow_mut()[module.number].failure = Some(text.into());
+        }
         self.module_settled(module, ModuleState::Unloaded, || Err::<Reference, _>(ApiError::verbatim(text)));
     }
 

@@ -125,10 +125,24 @@ pub(crate) fn nested_resume(l: *mut lua_State, co: *mut lua_State, args: c_int) 
         if ffi::lua_isyieldable(l) != 0 {
             return ffi::lua_resume_(co, l, args);
         }
+        let _counted = UnyieldableResume::begin();
+        ffi::lua_resume_(co, l, args)
+    }
+}
+
+/// Counts for as long as it lives, also when what it is for raises.
+struct UnyieldableResume;
+
+impl UnyieldableResume {
+    fn begin() -> Self {
         RUN.with(|run| run.unyieldable_resumes.set(run.unyieldable_resumes.get() + 1));
-        let status = ffi::lua_resume_(co, l, args);
+        Self
+    }
+}
+
+impl Drop for UnyieldableResume {
+    fn drop(&mut self) {
         RUN.with(|run| run.unyieldable_resumes.set(run.unyieldable_resumes.get().saturating_sub(1)));
-        status
     }
 }
 
@@ -179,8 +193,9 @@ impl Run {
             return Action::Continue;
         }
         // SAFETY: set by `enter` for as long as the VM runs; the hook is at a safe point, where collecting is allowed.
-        if unsafe { &*vm }.collect_if_wanted() {
-            // If the slice is over as well, the watchdog's next tick says so again.
+        let collected = unsafe { &*vm }.collect_if_wanted();
+        // The slice may have ended during the collection: who collects all the time must not go on for ever.
+        if collected && !self.slot.borrow().as_ref().is_some_and(|slot| slot.is_over()) {
             // SAFETY: `l` is the running thread.
             unsafe { (*ffi::lua_callbacks(l)).interrupt = None };
             return Action::Continue;

@@ -44,7 +44,11 @@ pub(crate) fn set_up(vm: &Vm, l: *mut lua_State) {
     // SAFETY: LUA_MINSTACK is enough: what is pushed is stored at once.
     unsafe {
         ffi::luaL_openlibs(l);
-        for name in [c"loadstring", c"getfenv", c"setfenv", c"newproxy", c"gcinfo", c"integer", c"debug", c"class"] {
+        for name in [c"loadstring", c"getfenv", c"setfenv", c"newproxy", c"gcinfo", c"integer", c"debug", c"class"]
+            .into_iter()
+            // Each template has its own; a standard one would be found first.
+            .chain([c"_G"])
+        {
             ffi::lua_pushnil(l);
             ffi::lua_rawsetfield(l, ffi::LUA_GLOBALSINDEX, name.as_ptr());
         }
@@ -74,7 +78,7 @@ pub(crate) fn set_up(vm: &Vm, l: *mut lua_State) {
         set_global(l, c"print");
         native::push_function(l, c"collectgarbage", collectgarbage);
         set_global(l, c"collectgarbage");
-        ffi::lua_pushcclosurek(l, require::require, c"require".as_ptr(), 0, None);
+        require::push_function(l);
         set_global(l, c"require");
         // The metatable that marks lists.
         ffi::lua_createtable(l, 0, 0);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use worker_core::{TemplateError, Value};
 
 use super::dispatches::RunOutcome;
+use super::environment::Environment;
 use super::run::{self, Ran};
 use super::threads::{DispatchId, Phase, Resume, Role, Thread, ThreadId, ThreadTag};
 use super::vm::{Health, Vm, source_line};
@@ -30,16 +31,19 @@ impl Vm {
         let taken = self.threads.borrow_mut().get_mut(id).map(|thread| {
             let phase = std::mem::replace(&mut thread.phase, Phase::Running);
             thread.call = None;
-            (thread.state, std::mem::take(&mut thread.chain), phase)
+            (thread.state, std::mem::take(&mut thread.chain), phase, thread.tag.environment)
         });
-        let Some((state, mut chain, Phase::Ready(resume))) = taken else {
+        let Some((state, mut chain, Phase::Ready(resume), environment)) = taken else {
             return SliceEnd::Finished(ffi::LUA_YIELD);
         };
+        if let Resume::Start(_) = resume {
+            self.no_longer_unstarted(environment);
+        }
         let mut resume = Some(resume);
         loop {
             let target = chain.first().copied().unwrap_or(state);
             let ready = match resume.take() {
-                Some(Resume::Arguments(count)) => Ok(count),
+                Some(Resume::Arguments(count) | Resume::Start(count)) => Ok(count),
                 Some(Resume::Outcome(outcome)) => self.push_outcome(target, outcome),
                 Some(Resume::Preempted) | None => Ok(0),
             };
@@ -116,12 +120,18 @@ impl Vm {
             self.abandoned(id);
             return;
         }
-        let Some(dispatch) = self.threads.borrow_mut().get_mut(id).map(|thread| {
+        let Some((dispatch, environment)) = self.threads.borrow_mut().get_mut(id).map(|thread| {
             thread.nanos += ran.nanos;
-            thread.tag.dispatch
+            (thread.tag.dispatch, thread.tag.environment)
         }) else {
             return;
         };
+        if let Some(environment) = self.environment_by_number(environment) {
+            match end {
+                SliceEnd::Preempted(_) => environment.preempted.set(Some(id)),
+                _ => self.not_preempted(&environment, id),
+            }
+        }
         let over = self.is_over_budget(id, dispatch, ran);
         match end {
             SliceEnd::Abandoned => {}
@@ -163,9 +173,9 @@ impl Vm {
         let limits = self.limits();
         let used = self.with_dispatch(dispatch, |dispatch| {
             dispatch.nanos += ran.nanos;
-            dispatch.nanos
+            (!dispatch.is_left_alone()).then_some(dispatch.nanos)
         });
-        let over = match used {
+        let over = match used.flatten() {
             Some(nanos) => nanos > limits.dispatch_cpu_max.as_nanos() as u64,
             // A background thread.
             None => {
@@ -183,7 +193,7 @@ impl Vm {
             source_line(innermost)
         });
         let error = TemplateError { text: run::LIMIT_TEXT.into(), at, traceback: None };
-        let is_dispatch = self.with_dispatch(dispatch, |_| ()).is_some();
+        let is_dispatch = self.with_dispatch(dispatch, |dispatch| !dispatch.is_left_alone()).unwrap_or(false);
         if is_dispatch {
             let ids = self.threads.borrow().ids(|thread| thread.tag.dispatch == dispatch);
             self.complete(dispatch, Err(error));
@@ -205,7 +215,7 @@ impl Vm {
         if let Some(dispatch) = dispatch {
             self.complete(dispatch, Err(TemplateError::new(run::LIMIT_TEXT)));
         }
-        self.break_down();
+        self.break_down(&TemplateError::new("cancelled: another template of the tenant broke the VM"));
     }
 
     /// What a thread that the scheduler resumed hands over with a bare yield goes to nobody.
@@ -242,14 +252,16 @@ impl Vm {
         let error = (status != ffi::LUA_OK).then(|| self.error_of(thread.state, status));
         match thread.role {
             Role::Main => {
+                let out_of_memory = error.as_ref().is_some_and(is_of_memory);
                 let outcome = match error {
+                    Some(_) if out_of_memory => Err(self.memory_error()),
                     Some(error) => Err(error),
                     None => self.result_of(thread.state, thread.tag.dispatch),
                 };
                 self.complete(thread.tag.dispatch, outcome);
-                if status == ffi::LUA_ERRMEM {
+                if out_of_memory {
                     self.release(Some(thread));
-                    self.break_down();
+                    self.break_down(&self.memory_error());
                     return;
                 }
             }
@@ -279,10 +291,36 @@ impl Vm {
     pub(super) fn release(&self, thread: Option<Thread>) {
         let Some(thread) = thread else { return };
         self.unref(thread.anchor);
+        if let Some(environment) = self.environment_by_number(thread.tag.environment)
+            && let Some(preempted) = environment.preempted.get()
+            && preempted.serial == thread.serial
+        {
+            self.not_preempted(&environment, preempted);
+        }
+        if let Phase::Ready(Resume::Start(_)) = thread.phase {
+            self.no_longer_unstarted(thread.tag.environment);
+        }
         if thread.phase.is_live() {
             self.went_dead(thread.tag.environment);
         }
         self.notify_if_idle();
+    }
+
+    fn no_longer_unstarted(&self, environment: u16) {
+        if let Some(environment) = self.environment_by_number(environment) {
+            environment.unstarted.set(environment.unstarted.get().saturating_sub(1));
+        }
+    }
+
+    /// The thread is not, or no longer, cut off half-way: those of its template that waited for it go on.
+    fn not_preempted(&self, environment: &Environment, id: ThreadId) {
+        if environment.preempted.get() == Some(id) {
+            environment.preempted.set(None);
+            // They have waited for longer than what is in the queue.
+            let held_back = environment.held_back.take();
+            held_back.into_iter().rev().for_each(|id| self.ready.borrow_mut().push_front(id));
+            self.see_to_ready();
+        }
     }
 
     /// One live thread of the template less: if it was the last, nobody is left to resume its suspended dispatches.
@@ -313,8 +351,7 @@ impl Vm {
         let Some(thread) = self.threads.borrow_mut().remove(id) else { return };
         let text = "stalled: suspended by coroutine.yield, and no thread of the template is left to resume it";
         let at = source_line(thread.state);
-        // SAFETY: the thread is suspended.
-        unsafe { ffi::lua_resetthread(thread.state) };
+        self.reset(thread.state);
         match thread.role {
             Role::Main => {
                 let error = TemplateError { text: text.into(), at, traceback: None };
@@ -331,14 +368,10 @@ impl Vm {
         let Some(thread) = self.threads.borrow_mut().remove(id) else { return };
         // Inner ones first: an outer one may hold the last reference to them.
         for &state in thread.chain.iter().filter(|&&state| state != thread.state) {
-            // SAFETY: a preempted coroutine does not run.
-            unsafe { ffi::lua_resetthread(state) };
-            if let Some(inner) = self.threads.borrow().find(state) {
-                self.close(inner);
-            }
+            self.cancel_thread(state);
         }
-        // SAFETY: it does not run: its entry was not in the phase Running, or its slice has ended.
-        unsafe { ffi::lua_resetthread(thread.state) };
+        // It does not run: its entry was not in the phase Running, or its slice has ended.
+        self.reset(thread.state);
         match thread.role {
             Role::Main => {
                 self.complete(thread.tag.dispatch, Err(TemplateError::new("cancelled: its main thread was closed")));
@@ -353,15 +386,40 @@ impl Vm {
     pub(crate) fn cancel_thread(&self, l: *mut lua_State) {
         match self.find_thread(l) {
             Some(id) => self.close(id),
-            // SAFETY: callers checked that it neither runs nor waits for a coroutine that does.
-            None => unsafe { ffi::lua_resetthread(l) },
+            // Callers checked that it neither runs nor waits for a coroutine that does.
+            None => self.reset(l),
         }
+    }
+
+    /// Closes a Lua thread that does not run. Another one may wait for it and have been preempted with it: that one goes on
+    /// without it, and what it waited for itself is closed as well, since nothing else need hold that.
+    fn reset(&self, state: *mut lua_State) {
+        let waited_for: Vec<*mut lua_State> = {
+            let mut threads = self.threads.borrow_mut();
+            let cut = threads.iter_mut().find_map(|thread| {
+                let place = thread.chain.iter().position(|&member| member == state)?;
+                // The last one is the entry's own thread, which its own `close` sees to.
+                (place + 1 < thread.chain.len()).then(|| thread.chain.drain(..=place).collect())
+            });
+            cut.unwrap_or_default()
+        };
+        for inner in waited_for.into_iter().filter(|&inner| inner != state) {
+            self.cancel_thread(inner);
+        }
+        // Shrinking its stack takes a new block before it gives the old one back: at the limit that would raise, with
+        // nobody to catch it.
+        // SAFETY: the thread does not run.
+        self.memory.unlimited(|| unsafe { ffi::lua_resetthread(state) });
     }
 
     /// Puts a ready thread into the queue and sees that somebody works it off.
     pub(super) fn enqueue(&self, id: ThreadId) {
         self.ready.borrow_mut().push_back(id);
-        if !self.driving.replace(true) {
+        self.see_to_ready();
+    }
+
+    fn see_to_ready(&self) {
+        if !self.ready.borrow().is_empty() && !self.driving.replace(true) {
             let vm = self.rc();
             tokio::task::spawn_local(async move { vm.drive().await });
         }
@@ -371,10 +429,16 @@ impl Vm {
         let mut in_a_row = 0;
         loop {
             let Some(id) = self.ready.borrow_mut().pop_front() else { break };
-            let preempted = match self.threads.borrow().get(id) {
-                Some(thread) => matches!(thread.phase, Phase::Ready(Resume::Preempted)),
+            let (preempted, environment) = match self.threads.borrow().get(id) {
+                Some(thread) => (matches!(thread.phase, Phase::Ready(Resume::Preempted)), thread.tag.environment),
                 None => continue,
             };
+            if let Some(environment) = self.environment_by_number(environment)
+                && environment.preempted.get().is_some_and(|preempted| preempted != id)
+            {
+                environment.held_back.borrow_mut().push_back(id);
+                continue;
+            }
             let turn = if preempted || !self.tenant.account.in_credit() {
                 Some(self.surroundings.turns.wait(&self.tenant.account).await)
             } else {
@@ -512,6 +576,13 @@ impl Vm {
         Ok(())
     }
 
+    /// Says what the end of a thread means.
+    pub(crate) fn set_role(&self, id: ThreadId, role: Role) {
+        if let Some(thread) = self.threads.borrow_mut().get_mut(id) {
+            thread.role = role;
+        }
+    }
+
     /// What the end of a thread means, if the scheduler knows it.
     pub(crate) fn role_of(&self, l: *mut lua_State) -> Option<Role> {
         self.role_by_id(self.find_thread(l)?)
@@ -549,4 +620,9 @@ impl Vm {
             _ => self.ended(id, status),
         }
     }
+}
+
+/// Whether an error is one of memory, wherever it was raised: Luau's own text, or the class of native code.
+fn is_of_memory(error: &TemplateError) -> bool {
+    &*error.text == "not enough memory" || error.text.starts_with("memory: ")
 }

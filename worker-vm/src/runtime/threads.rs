@@ -115,6 +115,8 @@ impl Phase {
 pub(crate) enum Resume {
     /// A function and this many arguments lie on its stack, or the arguments alone if it was suspended.
     Arguments(c_int),
+    /// The same, of a dispatch that has not run yet.
+    Start(c_int),
     /// The result of its call.
     Outcome(Box<dyn Outcome>),
     /// It was preempted.
@@ -194,6 +196,11 @@ impl Threads {
             call.abort();
         }
         Some(thread)
+    }
+
+    /// All entries.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Thread> {
+        self.entries.iter_mut().flatten()
     }
 
     /// The ids of all entries that fit.

@@ -221,7 +221,13 @@ impl Vm {
     /// Collects all garbage.
     pub(crate) fn collect(&self) {
         // SAFETY: at a safe point, or while nothing runs.
-        unsafe { ffi::lua_gc(self.main, ffi::LUA_GCCOLLECT, 0) };
+        let collect = || unsafe { ffi::lua_gc(self.main, ffi::LUA_GCCOLLECT, 0) };
+        // The hook that counts threads must find the VM.
+        if run::current().is_null() {
+            run::visit(self, collect)
+        } else {
+            collect()
+        };
         self.memory.collected();
     }
 
@@ -368,23 +374,15 @@ impl Vm {
     }
 
     /// The VM is not to be trusted any more: all that runs in it ends with an error, none of its code runs again.
-    pub(crate) fn break_down(&self) {
+    pub(crate) fn break_down(&self, reason: &TemplateError) {
         self.health.set(Health::Broken);
-        self.cancel_all(&self.memory_or_gone());
+        self.cancel_all(reason);
     }
 
     /// Ends all that runs.
     pub(crate) fn cancel(&self) {
         self.health.set(Health::Broken);
         self.cancel_all(&TemplateError::new("cancelled: the VM was dropped"));
-    }
-
-    pub(super) fn memory_or_gone(&self) -> TemplateError {
-        if self.memory.used() > self.memory.limit() / 2 {
-            self.memory_error()
-        } else {
-            TemplateError::new("cancelled: another template of the tenant broke the VM")
-        }
     }
 
     pub(super) fn cancel_all(&self, error: &TemplateError) {

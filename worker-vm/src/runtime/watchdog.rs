@@ -68,6 +68,11 @@ impl Slot {
         }
     }
 
+    /// Whether what runs has used up its slice.
+    pub(crate) fn is_over(&self) -> bool {
+        now() >= self.deadline.load(Ordering::Relaxed)
+    }
+
     /// Ticks that passed while a slice was over.
     pub(crate) fn ticks(&self) -> u64 {
         self.ticks.load(Ordering::Relaxed)

@@ -292,3 +292,123 @@ fn limits_are_not_reset_by_a_reload_or_a_broken_vm() {
         assert_eq!(h.message(OTHER).await, Ok(Value::from("taken")));
     });
 }
+
+#[test]
+fn a_killed_dispatch_takes_what_it_waited_for_out_of_others_chains() {
+    on_worker(|| async {
+        let limits = Limits { dispatch_cpu_max: Duration::from_millis(300), ..Limits::default() };
+        let h = Harness::with_limits(limits).await;
+        h.install(
+            TENANT,
+            "t",
+            r#"
+            local evt = ...
+            if evt.data.n == 1 then
+                C = coroutine.running()
+                task.spawn(function()
+                    task.wait(0.06)
+                    return setmetatable({}, {__index = function() while true do end end}).x
+                end)
+                coroutine.yield()
+                coroutine.wrap(function() while true do local t = {{}} end end)()
+            elseif evt.data.n == 2 then
+                coroutine.resume(C)
+                return "went on"
+            end
+            return "ok"
+            "#,
+        )
+        .await;
+        let first = tokio::task::spawn_local(finish(h.start(TENANT, &message(r#"{"n":1}"#)).await));
+        let second = tokio::task::spawn_local(finish(h.start(TENANT, &message(r#"{"n":2}"#)).await));
+        assert!(first.await.unwrap().remove(0).1.is_err());
+        // Whatever became of the second, the VM is sound, and collecting finds nothing that was freed.
+        let _ = second.await.unwrap();
+        for _ in 0..50 {
+            let results = h.run(TENANT, &message(r#"{"n":3}"#)).await;
+            assert_eq!(results[0].1, Ok(Value::from("ok")));
+        }
+    });
+}
+
+#[test]
+fn killing_at_the_memory_limit_does_not_end_the_process() {
+    on_worker(|| async {
+        let limits = Limits { dispatch_cpu_max: Duration::from_millis(100), ..Limits::default() };
+        let h = Harness::with_limits(limits).await;
+        for depth in [9, 30, 100, 400] {
+            let source = format!(
+                r#"
+                local keep = {{}}
+                for size = 4096, 1, -7 do
+                    while true do
+                        local ok, t = pcall(table.create, size, 0)
+                        if not ok then break end
+                        keep[#keep + 1] = t
+                    end
+                end
+                local function f(n) if n > 0 then return 1 + f(n - 1) end while true do end end
+                local co = coroutine.create(f)
+                pcall(coroutine.resume, co, {depth})
+                f({depth})
+                "#
+            );
+            h.install(TENANT, "t", &source).await;
+            h.message(TENANT).await.unwrap_err();
+        }
+        h.install(TENANT, "t", "return 'ok'").await;
+        assert_eq!(h.message(TENANT).await, Ok(Value::from("ok")));
+    });
+}
+
+#[test]
+fn collecting_all_the_time_is_no_way_around_the_budget() {
+    on_worker(|| async {
+        let limits = Limits { dispatch_cpu_max: Duration::from_millis(300), ..Limits::default() };
+        let h = Harness::with_limits(limits).await;
+        h.install(OTHER, "neighbour", "return 'served'").await;
+        let source = r#"
+            local keep = {}
+            repeat keep[#keep + 1] = {{}} until collectgarbage("count") > 20 * 1024 - 1500
+            while true do pcall(buffer.create, 300000) end
+        "#;
+        h.install(TENANT, "t", source).await;
+        let start = Instant::now();
+        let run = tokio::task::spawn_local(finish(h.start(TENANT, &message("{}")).await));
+        assert_eq!(h.message(OTHER).await, Ok(Value::from("served")));
+        run.await.unwrap().remove(0).1.unwrap_err();
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn values_of_nothing_but_holes_and_endless_names_are_refused() {
+    on_worker(|| async {
+        let h = Harness::new().await;
+        let start = Instant::now();
+        let error = h.error("local hole = table.create(400000) return table.create(100000, hole)").await;
+        assert!(error.starts_with("too_large: ") || error.starts_with("invalid_value: "), "{error}");
+        h.assert_ok(
+            r#"
+            local evt, ctx = ...
+            for i = 1, 100 do
+                local ok, err = pcall(require, string.rep("./", 1e5 + i) .. "m")
+                assert(not ok and string.sub(err, 1, 9) == "require: ", err)
+            end
+            local many = table.create(25000, "x")
+            assert(not pcall(function() ctx:withlimits({capabilities = many}) end))
+            assert(not pcall(function() ctx:has_any_cap(many) end))
+            local contexts, ok = {}, true
+            local caps = {}
+            for i = 1, 250 do caps[i] = string.rep("c", 200) .. i end
+            while ok do
+                ok = pcall(function() contexts[#contexts + 1] = ctx:withlimits({capabilities = caps}) end)
+            end
+            assert(#contexts < 1000, #contexts)
+            return "ok"
+            "#,
+        )
+        .await;
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    });
+}

@@ -640,3 +640,82 @@ fn idle_vms_go_when_memory_is_needed_and_busy_ones_stay() {
         assert!(h.log_texts(tenant(0)).is_empty());
     });
 }
+
+#[test]
+fn globals_written_later_are_seen_in_every_file() {
+    on_worker(|| async {
+        let h = Harness::new().await;
+        let files = [
+            ("init.luau", "n = (n or 0) + 1 Config = {level = n} return require('@self/m').get()"),
+            (
+                "m.luau",
+                "local first = n return {get = function() return {first, n, Config.level, _G.n, _G == getfenv_free} end}",
+            ),
+        ];
+        h.install_files(TENANT, "t", &[], &files).await;
+        for i in 1..=3 {
+            let expected = Value::List(vec![1.into(), i.into(), i.into(), i.into(), false.into()]);
+            assert_eq!(h.message(TENANT).await, Ok(expected), "event {i}");
+        }
+    });
+}
+
+#[test]
+fn a_module_that_does_not_wait_is_loaded_without_suspending() {
+    on_worker(|| async {
+        let h = Harness::new().await;
+        let slow = "local x = 0 for i = 1, 5e6 do x += i % 3 end return {x = x, name = 'slow'}";
+        let files = [
+            (
+                "init.luau",
+                r#"
+                assert(coroutine.wrap(function() return require("./m") end)().name == "m")
+                local lazy = setmetatable({}, {__index = function(_, k) return require("./" .. k) end})
+                assert(lazy.other.name == "other")
+                local spawned
+                task.spawn(function() spawned = require("./third") end)
+                assert(spawned.name == "third")
+                local inner = coroutine.wrap(function() return require("./slow"), "and" end)
+                local slow, rest = inner()
+                assert(slow.name == "slow" and rest == "and", "preempted while its requirer waits")
+                local ok, err = pcall(function() return setmetatable({}, {__index = function() return require("./waits") end}).x end)
+                assert(not ok and string.find(err, "^require: a module that waits"), err)
+                assert(require("./waits").name == "waits")
+                local ok, first = pcall(require, "./broken")
+                local ok2, second = pcall(require, "./broken")
+                assert(not ok and not ok2 and first == second, first)
+                assert(require("./nothing_but_nil") == nil)
+                return "ok"
+                "#,
+            ),
+            ("m.luau", "return {name = 'm'}"),
+            ("other.luau", "return {name = 'other'}"),
+            ("third.luau", "return {name = 'third'}"),
+            ("slow.luau", slow),
+            ("waits.luau", "task.wait(0.05) return {name = 'waits'}"),
+            ("broken.luau", "return return"),
+            ("nothing_but_nil.luau", "return nil"),
+        ];
+        h.install_files(TENANT, "t", &[], &files).await;
+        assert_eq!(h.message(TENANT).await.map_err(|error| error.to_string()), Ok(Value::from("ok")));
+    });
+}
+
+#[test]
+fn no_thread_of_a_template_sees_another_half_way() {
+    on_worker(|| async {
+        let h = Harness::new().await;
+        let source = "local before = n or 0 for i = 1, 3e6 do end n = before + 1 task.wait() return n";
+        h.install(TENANT, "t", source).await;
+        h.install(TENANT, "u", "return 'beside'").await;
+        let mut runs = Vec::new();
+        for _ in 0..4 {
+            runs.push(tokio::task::spawn_local(finish(h.start(TENANT, &message("{}")).await)));
+        }
+        for run in runs {
+            let results = run.await.unwrap();
+            assert_eq!(results[0].1, Ok(Value::from(4)), "each sees what all have added before any of them waits");
+            assert_eq!(results[1].1, Ok(Value::from("beside")));
+        }
+    });
+}

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_int};
 use std::fmt;
 
+use jiff::fmt::strtime::{BrokenDownTime, Config, PosixCustom};
 use jiff::tz::{Dst, Offset};
 use jiff::{SignedDuration, Timestamp, ZonedDateTime};
 
@@ -91,8 +92,13 @@ impl DateTime {
         if format.len() > FORMAT_BYTES_MAX {
             return Err(ApiError::too_large(format_args!("format (at most {FORMAT_BYTES_MAX} bytes)")));
         }
-        jiff::fmt::strtime::format(format, &self.time)
-            .map_err(|error| ApiError::invalid_argument(format_args!("format ({error})")))
+        // `%c` and its like as C's locale "C" has them.
+        let config = Config::new().custom(PosixCustom::new());
+        let mut text = String::new();
+        BrokenDownTime::from(&self.time)
+            .format_with_config(&config, format, &mut text)
+            .map_err(|error| ApiError::invalid_argument(format_args!("format ({error})")))?;
+        Ok(text)
     }
 }
 
