@@ -135,6 +135,18 @@ impl Push for Limited {
     fn push(self, l: *mut lua_State) -> c_int {
         EventOf.push(l);
         push(Vm::current(), l, self.0);
+        // SAFETY: room for a few values; argument 1 is the parent and the child is on top, each with its own metatable.
+        unsafe {
+            let child = ffi::lua_gettop(l);
+            if let Some(parent) = read(l, 1) {
+                // `data` is the parent's, whoever reads it first.
+                kept(l, c"data", |l| push_script_data(l, parent));
+                ffi::lua_getmetatable(l, child);
+                ffi::lua_insert(l, -2);
+                set_field(l, -2, c"data");
+            }
+            ffi::lua_settop(l, child);
+        }
         1
     }
 }

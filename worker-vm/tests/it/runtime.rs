@@ -719,3 +719,25 @@ fn no_thread_of_a_template_sees_another_half_way() {
         }
     });
 }
+
+#[test]
+fn a_limited_context_shares_store_data_and_event_with_its_parent() {
+    on_worker(|| async {
+        let h = Harness::new().await;
+        h.assert_ok(
+            r#"
+            local evt, ctx = ...
+            local child = ctx:withlimits({capabilities = {"kv:*"}})
+            child.data.mark = 1
+            assert(ctx.data.mark == 1 and child.data == ctx.data)
+            assert(child.store == ctx.store and child:event() == evt)
+            assert(child:has_cap("kv:get:x") and not child:has_cap("discord:get_guild"))
+            local grandchild = child:withlimits({capabilities = {}})
+            assert(grandchild.data == ctx.data and not grandchild:has_any_cap({"kv:get:x", "a"}))
+            assert(not pcall(grandchild.withlimits, grandchild, {capabilities = {"kv:*"}}))
+            return "ok"
+            "#,
+        )
+        .await;
+    });
+}
