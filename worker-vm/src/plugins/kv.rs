@@ -12,7 +12,7 @@ mod record;
 use std::ffi::{CStr, c_int};
 use std::rc::{Rc, Weak};
 
-use worker_core::{RatelimitFamily, TenantId};
+use worker_core::{RatelimitFamily, TenantId, Value};
 use worker_db::{KvRecord, WorkerDb};
 
 use crate::error::ApiError;
@@ -103,11 +103,14 @@ impl Store {
             .ok_or_else(|| ApiError::memory("no room for the value within the tenant's memory limit"))
     }
 
-    /// Counts records in the tenant's memory: their JSON is about as large as the values that are made of it.
+    /// Counts records in the tenant's memory: their text, and what the values that are made of it take at the most. An
+    /// element of two bytes, such as `1,`, is a value twenty times as large; a comma within a text counts as one too.
     fn hold<'a>(&self, records: impl IntoIterator<Item = &'a KvRecord>) -> Result<Held, ApiError> {
         let bytes = |record: &KvRecord| {
             let scopes: usize = record.scopes.iter().map(|scope| size_of::<String>() + scope.len()).sum();
-            size_of::<KvRecord>() + record.value_json.len() + record.key.len() + scopes
+            let json = record.value_json.as_bytes();
+            let elements = json.iter().filter(|&&byte| matches!(byte, b',' | b'[' | b'{')).count() + 1;
+            size_of::<KvRecord>() + json.len() + elements * size_of::<Value>() + record.key.len() + scopes
         };
         Held::new(self.vm.clone(), records.into_iter().map(bytes).sum())
             .ok_or_else(|| ApiError::memory("no room for the records within the tenant's memory limit"))
