@@ -16,7 +16,12 @@ pub(crate) struct Held {
 impl Held {
     /// Counts the bytes, if the VM is still there and its limit allows them.
     pub(crate) fn new(vm: Weak<Vm>, bytes: usize) -> Option<Self> {
-        let fits = vm.upgrade()?.memory().hold(bytes);
+        let holder = vm.upgrade()?;
+        let fits = holder.memory().hold(bytes) || {
+            // What fills the limit may be garbage by now.
+            holder.collect();
+            holder.memory().hold(bytes)
+        };
         fits.then(|| Self { vm, bytes })
     }
 

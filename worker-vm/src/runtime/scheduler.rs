@@ -254,7 +254,10 @@ impl Vm {
             Role::Main => {
                 let out_of_memory = error.as_ref().is_some_and(is_of_memory);
                 let outcome = match error {
-                    Some(_) if out_of_memory => Err(self.memory_error()),
+                    Some(error) if out_of_memory => {
+                        // Where it happened is as good to know as what.
+                        Err(TemplateError { text: self.memory_error().text, ..error })
+                    }
                     Some(error) => Err(error),
                     None => self.result_of(thread.state, thread.tag.dispatch),
                 };
