@@ -1,7 +1,9 @@
 //! What belongs to a tenant and outlives its VMs.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use worker_core::{Limits, RatelimitRules, Ratelimits, StaticRef, TenantId};
 
 use crate::runtime::turns::CpuAccount;
@@ -13,6 +15,8 @@ pub(crate) struct Tenant {
     pub(crate) ratelimits: Ratelimits,
     pub(crate) account: Rc<CpuAccount>,
     pub(crate) log: TenantLog,
+    /// The right to do long native work: one piece at a time.
+    pub(crate) long_work: Arc<Semaphore>,
 }
 
 impl Tenant {
@@ -22,11 +26,13 @@ impl Tenant {
             ratelimits: Ratelimits::new(rules),
             account: Rc::new(CpuAccount::new(limits)),
             log: TenantLog::new(limits),
+            long_work: Arc::new(Semaphore::new(1)),
         }
     }
 
     /// Whether nothing would be lost if the tenant were made anew.
     pub(crate) fn is_forgettable(&self) -> bool {
-        self.ratelimits.is_idle() && self.account.is_full() && self.log.is_empty()
+        let works = self.long_work.available_permits() == 0;
+        !works && self.ratelimits.is_idle() && self.account.is_full() && self.log.is_empty()
     }
 }

@@ -35,7 +35,7 @@ const EDGES: [(&str, &[&str]); 9] = [
 /// Heavy crates, and the one crate of ours that may use each.
 const ONLY_IN: [(&str, &str); 19] = [
     ("governor", "worker-core"),
-    ("sha2", "worker-core"),
+    ("argon2", "worker-vm"),
     ("include_dir", "worker-builtins"),
     ("moka", "worker-db"),
     ("sqlx", "worker-db"),

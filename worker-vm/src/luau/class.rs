@@ -9,6 +9,7 @@ use super::native::{self, Call, Native};
 use super::stack::{self, Push, PushBox};
 use super::{ffi, lua_State};
 use crate::error::ApiError;
+use crate::runtime::long_work::Work;
 
 /// A Rust type whose values templates hold as userdata. Immutable from Rust's side: use cells for what changes.
 ///
@@ -58,6 +59,10 @@ pub(crate) mod tags {
     pub(crate) const DATA_STORES: c_int = 9;
     pub(crate) const DATA_STORE: c_int = 10;
     pub(crate) const BLOB: c_int = 32;
+    pub(crate) const TAR_ARCHIVE: c_int = 33;
+    pub(crate) const REGEX: c_int = 34;
+    pub(crate) const REGEX_MATCH: c_int = 35;
+    pub(crate) const REGEX_CAPTURES: c_int = 36;
 }
 
 /// Takes the methods and metamethods of a class while its metatable is being made.
@@ -85,6 +90,17 @@ impl ClassBuilder {
         R: Push + 'static,
     {
         native::push_yielding(self.l, name, function);
+        stack::set_field(self.l, self.methods, name);
+        self
+    }
+
+    /// A method that suspends its caller only if its work has to be done elsewhere.
+    pub(crate) fn working<F, R>(&mut self, name: &'static CStr, function: F) -> &mut Self
+    where
+        F: Fn(&Call) -> Result<Work<R>, ApiError> + Copy + 'static,
+        R: Push + 'static,
+    {
+        native::push_working(self.l, name, function);
         stack::set_field(self.l, self.methods, name);
         self
     }

@@ -15,6 +15,7 @@ use super::stack::{self, Kind, Push, PushBox};
 use super::{ffi, lua_State};
 use crate::error::ApiError;
 use crate::modules::typesext::U64;
+use crate::runtime::long_work::Work;
 use crate::runtime::metered::metered;
 use crate::runtime::vm::Vm;
 
@@ -46,6 +47,12 @@ impl Call {
     pub(crate) fn vm(&self) -> &'static Vm {
         // The VM outlives every call into it; the reference must not be kept, use `Vm::clone` for that.
         Vm::current()
+    }
+
+    /// Whether the calling thread may be suspended here.
+    pub(crate) fn can_yield(&self) -> bool {
+        // SAFETY: reads the thread's state.
+        unsafe { ffi::lua_isyieldable(self.l) != 0 }
     }
 
     /// How many arguments there are.
@@ -316,6 +323,17 @@ where
     unsafe { ffi::lua_pushcclosurek(l, yielding_trampoline::<F, Fut, R>, name.as_ptr(), upvalues, None) }
 }
 
+/// Pushes a native function that suspends its caller only if its work has to be done elsewhere. May raise.
+pub(crate) fn push_working<F, R>(l: *mut lua_State, name: &'static CStr, _: F)
+where
+    F: Fn(&Call) -> Result<Work<R>, ApiError> + Copy + 'static,
+    R: Push + 'static,
+{
+    const { assert!(size_of::<F>() == 0, "a native function captures nothing") };
+    // SAFETY: the name is static.
+    unsafe { ffi::lua_pushcclosurek(l, working_trampoline::<F, R>, name.as_ptr(), 0, None) }
+}
+
 /// The one value of a type without size.
 fn instance<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0) };
@@ -343,10 +361,30 @@ where
         // SAFETY: raises "attempt to yield across metamethod/C-call boundary".
         return unsafe { ffi::lua_yield(l, 0) };
     }
-    let future = match guarded(|| instance::<F>()(&Call::new(l))) {
-        Ok(future) => future,
+    match guarded(|| instance::<F>()(&Call::new(l))) {
+        Ok(future) => wait_for(l, future),
         Err(error) => raise(l, error),
-    };
+    }
+}
+
+unsafe extern "C-unwind" fn working_trampoline<F, R>(l: *mut lua_State) -> c_int
+where
+    F: Fn(&Call) -> Result<Work<R>, ApiError> + Copy + 'static,
+    R: Push + 'static,
+{
+    match guarded(|| instance::<F>()(&Call::new(l))) {
+        Ok(Work::Done(values)) => values.push(l),
+        // Whoever has work for later has asked whether the thread may wait.
+        Ok(Work::Later(future)) => wait_for(l, future),
+        Err(error) => raise(l, error),
+    }
+}
+
+/// Suspends the calling thread, which may yield, until the future is done; its native function returns what this does.
+fn wait_for<R: Push + 'static>(
+    l: *mut lua_State,
+    future: impl Future<Output = Result<R, ApiError>> + 'static,
+) -> c_int {
     // Not guarded: it writes to Lua's registry, which may raise, and no Luau error may cross a `catch_unwind`.
     let vm = Vm::current();
     let future = metered(vm.tenant.account.clone(), future);

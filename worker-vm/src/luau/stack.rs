@@ -176,6 +176,16 @@ impl Push for &str {
     }
 }
 
+/// Pushes as a string of any bytes.
+pub(crate) struct Text(pub(crate) Vec<u8>);
+
+impl Push for Text {
+    fn push(self, l: *mut lua_State) -> c_int {
+        push_bytes(l, &self.0);
+        1
+    }
+}
+
 impl Push for String {
     fn push(self, l: *mut lua_State) -> c_int {
         self.as_str().push(l)

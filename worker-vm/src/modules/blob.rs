@@ -40,6 +40,19 @@ impl BlobBytes {
         Ok(Self { bytes: Bytes::copy_from_slice(bytes), held: Rc::new(held) })
     }
 
+    /// A part of them, which keeps the whole.
+    pub(crate) fn slice(&self, start: usize, end: usize) -> Self {
+        Self { bytes: self.bytes.slice(start..end), held: self.held.clone() }
+    }
+
+    /// The same bytes, copied if they keep a whole that is more than twice as large.
+    pub(crate) fn on_its_own(self, vm: Weak<Vm>) -> Result<Self, ApiError> {
+        if self.held.bytes() <= 2 * (self.bytes.len() + OVERHEAD_BYTES) {
+            return Ok(self);
+        }
+        Self::copy(vm, &self.bytes)
+    }
+
     /// The bytes. A clone that outlives `self` is not counted any more.
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.bytes

@@ -4,8 +4,9 @@ use std::ffi::c_int;
 use std::rc::Weak;
 
 use super::vm::Vm;
+use crate::error::ApiError;
 use crate::luau::lua_State;
-use crate::luau::stack::Push;
+use crate::luau::stack::{Push, Text};
 
 /// Bytes outside of the Luau heap that count in the tenant's memory limit for as long as this lives.
 pub(crate) struct Held {
@@ -57,6 +58,17 @@ impl Drop for Held {
 pub(crate) struct Counted<T> {
     pub(crate) value: T,
     pub(crate) held: Held,
+}
+
+impl Counted<Text> {
+    /// Counts a text; `memory: ` if there is no room for it.
+    pub(crate) fn text(vm: Weak<Vm>, text: Vec<u8>) -> Result<Self, ApiError> {
+        let bytes = text.len();
+        let held = Held::new(vm, bytes).ok_or_else(|| {
+            ApiError::memory(format_args!("no room for {bytes} bytes within the tenant's memory limit"))
+        })?;
+        Ok(Self { value: Text(text), held })
+    }
 }
 
 impl<T: Push> Push for Counted<T> {

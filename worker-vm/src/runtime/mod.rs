@@ -5,6 +5,7 @@ pub(crate) mod coroutines;
 pub(crate) mod dispatches;
 pub(crate) mod environment;
 pub(crate) mod held;
+pub(crate) mod long_work;
 pub(crate) mod metered;
 pub(crate) mod require;
 pub(crate) mod run;

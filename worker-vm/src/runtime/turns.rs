@@ -94,6 +94,13 @@ impl CpuAccount {
         self.share.set(self.share.get().saturating_add(share).min(self.share_max));
     }
 
+    /// Waits until the tenant is within its share.
+    pub(crate) async fn until_within_share(&self) {
+        while let Some(wait) = self.share_wait() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     /// How long until the tenant is within its share again.
     fn share_wait(&self) -> Option<Duration> {
         self.refill();
@@ -119,9 +126,7 @@ impl Turns {
         // First everything that is ready: the runtime polls a task that yielded only when no other is runnable, and looks
         // at timers and sockets before that.
         tokio::task::yield_now().await;
-        while let Some(wait) = account.share_wait() {
-            tokio::time::sleep(wait).await;
-        }
+        account.until_within_share().await;
         if !self.0.taken.replace(true) {
             return Turn(Some(self.clone()));
         }
