@@ -14,7 +14,7 @@ use crate::runtime::vm::Vm;
 pub(crate) struct Json(sonic_rs::Value);
 
 /// Levels of nesting that are turned into tables; Discord's deepest payloads have about ten.
-const DEPTH_MAX: usize = 100;
+pub(crate) const DEPTH_MAX: usize = 100;
 
 impl Json {
     /// Parses text that came from outside.

@@ -14,6 +14,7 @@ pub(crate) mod alloc;
 pub(crate) mod class;
 pub(crate) mod compile;
 pub(crate) mod json;
+pub(crate) mod json_text;
 pub(crate) mod keys;
 pub(crate) mod native;
 pub(crate) mod stack;

@@ -221,9 +221,11 @@ fn table(l: *mut lua_State, idx: c_int, depth: usize, budget: &mut Budget) -> Re
     }
 }
 
+/// How many keys the table has, or `enough`.
+///
 /// # Safety
 /// `idx` is a table and there is room for two values.
-unsafe fn count_keys(l: *mut lua_State, idx: c_int, enough: c_int) -> c_int {
+pub(super) unsafe fn count_keys(l: *mut lua_State, idx: c_int, enough: c_int) -> c_int {
     let (mut iter, mut count) = (0, 0);
     while count < enough {
         // SAFETY: as the caller promises; both values are popped.
@@ -239,9 +241,11 @@ unsafe fn count_keys(l: *mut lua_State, idx: c_int, enough: c_int) -> c_int {
     count
 }
 
+/// Whether the table carries the list metatable.
+///
 /// # Safety
 /// `idx` is a table and there is room for one value.
-unsafe fn is_marked_list(l: *mut lua_State, idx: c_int) -> bool {
+pub(super) unsafe fn is_marked_list(l: *mut lua_State, idx: c_int) -> bool {
     // SAFETY: as the caller promises; the metatable is popped.
     unsafe {
         if ffi::lua_getmetatable(l, idx) == 0 {

@@ -5,6 +5,8 @@ pub(crate) mod datamgmt;
 pub(crate) mod datetime;
 pub(crate) mod interop;
 pub(crate) mod lazy;
+pub(crate) mod regex;
+pub(crate) mod serde;
 pub(crate) mod typesext;
 
 use crate::luau::lua_State;
@@ -13,15 +15,16 @@ use crate::luau::lua_State;
 type PushModule = fn(*mut lua_State);
 
 /// The modules by name.
-const MODULES: [(&str, PushModule); 4] = [
+const MODULES: [(&str, PushModule); 5] = [
     ("@antiraid/datamgmt", datamgmt::push_module),
     ("@antiraid/datetime", datetime::push_module),
     ("@antiraid/interop", interop::push_module),
     ("@antiraid/typesext", typesext::push_module),
+    ("@lune/serde", serde::push_module),
 ];
 
 /// Modules of the template API that this version does not have: a type file of the same name must not pass for them.
-const NOT_BUILT: [&str; 4] = ["@antiraid/luau", "@lune/datetime", "@lune/regex", "@lune/serde"];
+const NOT_BUILT: [&str; 3] = ["@antiraid/luau", "@lune/datetime", "@lune/regex"];
 
 /// The missing module that a `require` means.
 pub(crate) fn not_built(spec: &str) -> Option<&'static str> {
