@@ -49,9 +49,13 @@ struct Writer {
 impl Writer {
     fn check(&self) -> Result<(), ApiError> {
         if self.out.len() > self.bytes_max {
-            return Err(ApiError::too_large(format_args!("value (its text has more than {} bytes)", self.bytes_max)));
+            return Err(self.too_large());
         }
         Ok(())
+    }
+
+    fn too_large(&self) -> ApiError {
+        ApiError::too_large(format_args!("value (its text has more than {} bytes)", self.bytes_max))
     }
 
     fn enter(&self, depth: usize) -> Result<(), ApiError> {
@@ -102,8 +106,7 @@ impl Writer {
 
     fn text(&mut self, text: &str) -> Result<(), ApiError> {
         if self.out.len() + text.len() > self.bytes_max {
-            self.out.resize(self.bytes_max + 1, 0);
-            return self.check();
+            return Err(self.too_large());
         }
         serde_json::to_writer(&mut self.out, text).map_err(|error| ApiError::internal(&error))
     }

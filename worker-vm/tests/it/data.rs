@@ -62,3 +62,28 @@ fn a_thousand_encrypts_of_each_of_three_tenants_take_the_memory_of_two() {
         assert!(grown < 180 << 10, "the process grew by {grown} KiB");
     });
 }
+
+#[test]
+fn json_is_read_and_written() {
+    on_worker(|| async { Harness::new().await.passes(script!("serde/json")).await });
+}
+
+#[test]
+fn yaml_is_read_and_written_and_nobody_laughs_a_billion_times() {
+    on_worker(|| async { Harness::new().await.passes(script!("serde/yaml")).await });
+}
+
+#[test]
+fn toml_is_read_and_written() {
+    on_worker(|| async { Harness::new().await.passes(script!("serde/toml")).await });
+}
+
+#[test]
+fn hashes_are_those_of_others() {
+    on_worker(|| async { Harness::new().await.passes(script!("serde/hashes")).await });
+}
+
+#[test]
+fn what_was_compressed_comes_back() {
+    on_worker(|| async { Harness::new().await.passes(script!("serde/compression")).await });
+}

@@ -10,7 +10,7 @@ use crate::luau::value;
 use crate::runtime::long_work::Bounds;
 
 /// What the parser takes for a table, at most.
-const TABLE_BYTES: usize = 1_300;
+const TABLE_BYTES: usize = 1_000;
 
 /// What it takes for any other value, at most.
 const VALUE_BYTES: usize = 120;
@@ -19,19 +19,28 @@ const VALUE_BYTES: usize = 120;
 pub(super) fn read(text: &str, bounds: &Bounds) -> Result<(Value, usize), ApiError> {
     // The parser cannot be stopped, and a table of a few letters takes a thousand bytes: what there may be is known
     // beforehand.
-    let (tables, values) = text.bytes().fold((0, 0), |(tables, values), byte| match byte {
-        b'.' | b'[' | b'{' => (tables + 1, values),
-        b'=' | b',' => (tables, values + 1),
-        _ => (tables, values),
-    });
-    // Half of what looks like a table is none: dots are in numbers and texts.
-    let bytes = text.len() + (tables * TABLE_BYTES + values * VALUE_BYTES) / 2;
+    let bytes = measure(text);
     bounds.check(bytes)?;
     let table: toml::Table = toml::from_str(text).map_err(|error| not_in("TOML", error.message()))?;
     bounds.check(0)?;
     let value = value_of(Toml::Table(table));
     let bytes = value::bytes(&value);
     Ok((value, bytes))
+}
+
+/// About how much memory the parser takes. A dot makes a table in a key, and is nothing in a number.
+fn measure(text: &str) -> usize {
+    let (mut tables, mut values, mut dots) = (0, 0, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'.' => dots += 1,
+            b',' | b'\n' => (dots, values) = (0, values + 1),
+            b'=' | b']' => (dots, tables) = (0, tables + dots),
+            b'[' | b'{' => tables += 1,
+            _ => {}
+        }
+    }
+    text.len() + tables * TABLE_BYTES + values * VALUE_BYTES
 }
 
 fn value_of(toml: Toml) -> Value {
