@@ -15,16 +15,17 @@ use crate::luau::lua_State;
 type PushModule = fn(*mut lua_State);
 
 /// The modules by name.
-const MODULES: [(&str, PushModule); 5] = [
+const MODULES: [(&str, PushModule); 6] = [
     ("@antiraid/datamgmt", datamgmt::push_module),
     ("@antiraid/datetime", datetime::push_module),
     ("@antiraid/interop", interop::push_module),
     ("@antiraid/typesext", typesext::push_module),
+    ("@lune/regex", regex::push_module),
     ("@lune/serde", serde::push_module),
 ];
 
 /// Modules of the template API that this version does not have: a type file of the same name must not pass for them.
-const NOT_BUILT: [&str; 3] = ["@antiraid/luau", "@lune/datetime", "@lune/regex"];
+const NOT_BUILT: [&str; 2] = ["@antiraid/luau", "@lune/datetime"];
 
 /// The missing module that a `require` means.
 pub(crate) fn not_built(spec: &str) -> Option<&'static str> {

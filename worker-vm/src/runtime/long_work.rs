@@ -39,7 +39,7 @@ const UNYIELDING_TIME_MAX: Duration = Duration::from_millis(50);
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Pieces of work that run at once in the process.
-const RUNNING_MAX: usize = 4;
+const RUNNING_MAX: usize = 2;
 
 /// Key derivations that run at once in the process; each takes 64 MiB of its own.
 const DERIVING_MAX: usize = 2;

@@ -1,5 +1,6 @@
 //! Blobs, `@antiraid/datamgmt`, `@lune/serde` and `@lune/regex`.
 
+use base64::Engine;
 use worker_core::TenantId;
 
 use crate::harness::{Harness, OTHER, TENANT, finish, message, on_worker};
@@ -86,4 +87,47 @@ fn hashes_are_those_of_others() {
 #[test]
 fn what_was_compressed_comes_back() {
     on_worker(|| async { Harness::new().await.passes(script!("serde/compression")).await });
+}
+
+/// 32 MiB of zeros, in few bytes.
+fn bombs() -> String {
+    use std::io::Write;
+    const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+    const MIB: usize = 32;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    let mut brotli = brotli::CompressorWriter::new(Vec::new(), 4_096, 5, 22);
+    for _ in 0..MIB {
+        gzip.write_all(&ZEROS).unwrap();
+        zlib.write_all(&ZEROS).unwrap();
+        brotli.write_all(&ZEROS).unwrap();
+    }
+    let packed = [("gzip", gzip.finish().unwrap()), ("zlib", zlib.finish().unwrap()), ("brotli", brotli.into_inner())];
+    let fields = packed.map(|(format, bytes)| {
+        assert!(bytes.len() < 64 << 10, "{format}: {} bytes", bytes.len());
+        format!("{format} = \"{}\"", base64::engine::general_purpose::STANDARD.encode(bytes))
+    });
+    format!("return {{ {} }}", fields.join(", "))
+}
+
+#[test]
+fn bombs_are_measured_while_they_go_off() {
+    on_worker(|| async {
+        let harness = Harness::new().await;
+        let files = bombs();
+        let before = peak_memory_kib();
+        harness.passes_as(TENANT, &["*"], script!("serde/bombs"), &[("bombs.luau", &files)]).await;
+        let grown = peak_memory_kib() - before;
+        assert!(grown < 64 << 10, "the process grew by {grown} KiB");
+    });
+}
+
+#[test]
+fn patterns_match_split_and_replace() {
+    on_worker(|| async { Harness::new().await.passes(script!("regex/methods")).await });
+}
+
+#[test]
+fn patterns_take_linear_time_and_bounded_memory() {
+    on_worker(|| async { Harness::new().await.passes(script!("regex/bombs")).await });
 }
