@@ -7,6 +7,8 @@
 
 #![expect(unsafe_code, reason = "Luau's C API")]
 
+mod modules;
+
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 
@@ -15,6 +17,8 @@ use std::sync::Arc;
 use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, Table};
 use worker_core::Value;
+
+pub use self::modules::ModulesFloor;
 
 use crate::luau::alloc::{Memory, allocate};
 use crate::luau::compile::CompileError;

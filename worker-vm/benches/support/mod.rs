@@ -21,12 +21,16 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new(tenants: usize) -> Self {
+        let source = format!("local evt, ctx = ...\nlocal data = evt.data\n{HANDLER}");
+        Self::with_files(tenants, &[("init.luau", &source)]).await
+    }
+
+    pub(crate) async fn with_files(tenants: usize, files: &[(&str, &str)]) -> Self {
         let db = WorkerDb::connect("sqlite::memory:", DbConfig::default()).await.expect("an in-memory database");
         for n in 0..tenants {
             let template = NewTemplate {
                 name: TemplateName::new("bench").expect("a name"),
-                files: [("init.luau".to_owned(), format!("local evt, ctx = ...\nlocal data = evt.data\n{HANDLER}"))]
-                    .into(),
+                files: files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect(),
                 events: vec!["MESSAGE".into()],
                 allowed_caps: Capabilities::default(),
                 error_channel: None,
@@ -59,7 +63,7 @@ impl Bench {
         Event::discord("MESSAGE_CREATE", EVENT_JSON.as_bytes().into())
     }
 
-    fn subscribers(&self, n: usize) -> Subscribers {
+    pub(crate) fn subscribers(&self, n: usize) -> Subscribers {
         match self.cache.lookup(tenant(n), &Self::event()) {
             Lookup::Subscribers(subscribers) => subscribers,
             _ => panic!("tenant {n} has a subscriber"),

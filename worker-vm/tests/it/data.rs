@@ -92,7 +92,7 @@ fn what_was_compressed_comes_back() {
 /// 32 MiB of zeros, in few bytes.
 fn bombs() -> String {
     use std::io::Write;
-    const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+    static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
     const MIB: usize = 32;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
