@@ -57,6 +57,7 @@ pub(crate) mod tags {
     pub(crate) const KV: c_int = 8;
     pub(crate) const DATA_STORES: c_int = 9;
     pub(crate) const DATA_STORE: c_int = 10;
+    pub(crate) const BLOB: c_int = 32;
 }
 
 /// Takes the methods and metamethods of a class while its metatable is being made.

@@ -1,6 +1,7 @@
 //! The runtime, attacked and used, against a real database.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod data;
 mod datastores;
 mod datetime;
 mod harness;
