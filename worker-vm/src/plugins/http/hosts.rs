@@ -43,16 +43,16 @@ impl Resolve for CheckedResolver {
         let answer = self.resolver.resolve(name.as_str());
         let allowed = self.addresses_allowed.clone();
         Box::pin(async move {
-            let addresses = answer.await.map_err(|_| Box::new(Refusal::Unknown))?;
+            let addresses = answer.await.map_err(|_| Refusal::Unknown)?;
             if addresses.is_empty() {
-                return Err(Box::new(Refusal::Unknown).into());
+                return Err(Refusal::Unknown.into());
             }
             // One that is forbidden makes all of them suspect.
             let may = |address: &SocketAddr| {
                 is_public(address.ip()) || allowed.iter().any(|range| range.contains(address.ip()))
             };
             if !addresses.iter().all(may) {
-                return Err(Box::new(Refusal::Forbidden).into());
+                return Err(Refusal::Forbidden.into());
             }
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
