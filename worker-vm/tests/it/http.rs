@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{ServerConfig, crypto, pki_types::PrivateKeyDer};
 use worker_core::{CompatDate, Limits, Quota, RatelimitFamily, RatelimitRules, TemplateName};
 use worker_db::{FileMap, NewTemplate};
 use worker_vm::{HostResolver, HttpConfig, Resolving, Services, ServicesConfig};
@@ -70,14 +72,15 @@ impl Server {
 }
 
 /// One request a connection. Errors are clients that go away.
-async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>) -> io::Result<()> {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, seen: Arc<Mutex<Vec<String>>>) -> io::Result<()> {
     let mut request = Vec::new();
     let body_at = loop {
         if let Some(at) = request.windows(4).position(|window| window == b"\r\n\r\n") {
             break at + 4;
         }
-        if stream.read_buf(&mut request).await? == 0 {
-            return Ok(());
+        // Nor does it speak TLS.
+        if stream.read_buf(&mut request).await? == 0 || request[0] == 0x16 {
+            return stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
         }
     };
     let head = String::from_utf8_lossy(&request[..body_at]).into_owned();
@@ -95,7 +98,8 @@ async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>) -> io::Resu
     match path.as_str() {
         "/echo" => stream.write_all(&answer("x-a: 1\r\nx-a: 2\r\n", &request)).await?,
         "/json" => stream.write_all(&answer("", br#"{"a":[1,{"b":null}],"c":"\u00fc"}"#)).await?,
-        "/deep" => stream.write_all(&answer("", "[".repeat(1 << 20).as_bytes())).await?,
+        "/deep" => stream.write_all(&answer("", "[".repeat(100_000).as_bytes())).await?,
+        "/less" => stream.write_all(&answer("", format!("{}{}", "[".repeat(100), "]".repeat(100)).as_bytes())).await?,
         "/much" => stream.write_all(&answer("", format!("[{}0]", "0,".repeat(1 << 20)).as_bytes())).await?,
         "/notjson" => stream.write_all(&answer("", b"{nope")).await?,
         "/missing" => {
@@ -157,6 +161,7 @@ fn unlimited() -> RatelimitRules {
 
 fn services(names: &Names, hosts: &[&str], addresses_allowed: &[&str]) -> Services {
     let http = HttpConfig {
+        authorities: Vec::new(),
         allowed_hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
         denied_hosts: vec!["Denied.test".to_owned()],
         addresses_allowed: addresses_allowed.iter().map(|range| range.parse().unwrap()).collect(),
@@ -299,12 +304,71 @@ fn private_addresses_are_refused_by_default() {
     });
 }
 
+/// By names in certificates: one that is trusted, the same for another host, and one of nobody that is known.
 #[test]
-fn a_server_that_has_no_certificate_for_its_name_is_not_talked_to() {
+fn https_is_for_hosts_that_prove_their_name() {
+    on_worker(|| async {
+        let (names, seen) = (Names::default(), Arc::new(Mutex::new(Vec::new())));
+        let mut authorities = Vec::new();
+        for (host, is_trusted) in [("good.test", true), ("stranger.test", false)] {
+            let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
+            let certificate = made.cert.der().clone();
+            if is_trusted {
+                authorities.push(certificate.to_vec());
+            }
+            let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+            let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate], key)
+                .unwrap();
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            names.set(host, vec![vec![listener.local_addr().unwrap()]]);
+            if is_trusted {
+                names.set("other.test", vec![vec![listener.local_addr().unwrap()]]);
+            }
+            let (acceptor, seen) = (TlsAcceptor::from(Arc::new(config)), seen.clone());
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    // A client that does not trust us goes away.
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        tokio::spawn(serve(stream, seen.clone()));
+                    }
+                }
+            });
+        }
+        let http = HttpConfig {
+            allowed_hosts: ["good.test", "other.test", "stranger.test"].map(str::to_owned).to_vec(),
+            addresses_allowed: vec!["127.0.0.1/32".parse().unwrap()],
+            authorities,
+            resolver: Arc::new(names.clone()),
+            ..HttpConfig::default()
+        };
+        let services = Services::new(ServicesConfig { http, ..ServicesConfig::default() }).unwrap();
+        let h = Harness::with_services(Limits::default(), unlimited(), services).await;
+        let source = r#"
+            local _, ctx = ...
+            local check = require("@self/check")
+            local function get(host)
+                return ctx.HTTPClient.new_request("GET", `https://{host}/json`):send():json()
+            end
+            check.eq(get("good.test").c, "ü")
+            check.raises("http: connect", get, "other.test")
+            check.raises("http: connect", get, "stranger.test")
+            return "ok"
+        "#;
+        h.passes(source).await;
+        assert_eq!(seen.lock().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_server_without_tls_is_not_talked_to_by_https() {
     on_worker(|| async {
         let (h, server, _) = with_server(unlimited()).await;
         let source = r#"local _, ctx = ...; ctx.HTTPClient.new_request("GET", "https://api.test/echo"):send()"#;
-        assert!(h.error(source).await.starts_with("http: connect"));
+        assert_eq!(h.error(source).await, "http: connect (no answer came)");
         assert_eq!(server.requests().len(), 0);
     });
 }

@@ -127,20 +127,32 @@ fn objects_outlive_the_vm_and_the_process() {
     });
 }
 
+/// Writes that their callers gave up are done or not begun, and counted as what they are.
 #[test]
-fn a_write_goes_on_when_its_thread_is_closed() {
+fn quotas_are_exact_when_threads_are_closed() {
     on_worker(|| async {
-        let h = over(Services::default(), ObjectLimits::default()).await;
+        let limits = ObjectLimits { objects_max: 20, ..ObjectLimits::default() };
+        let h = over(Services::default(), limits).await;
         let source = r#"
             local _, ctx = ...
             local objects = ctx.ObjectStorage
-            for index = 1, 20 do
-                task.cancel(task.spawn(objects.upload_file, objects, `k{index}`, "x"))
+            for round = 1, 5 do
+                local threads = {}
+                for index = 1, 30 do
+                    threads[index] = task.spawn(objects.upload_file, objects, `k{index}`, "x")
+                    threads[index + 30] = task.spawn(objects.delete_file, objects, `k{index - 10}`)
+                end
+                task.wait()
+                for _, thread in threads do task.cancel(thread) end
             end
-            while #objects:list_files() < 20 do
-                task.wait(0.01)
+            local refused
+            for index = 1, 100 do
+                local ok, err = pcall(objects.upload_file, objects, `more{index}`, "x")
+                if not ok then refused = err break end
             end
-            return "ok"
+            if not string.find(refused, "^quota_exceeded: objects") then return refused end
+            local count = #objects:list_files()
+            return if count == 20 then "ok" else `{count} objects`
         "#;
         h.assert_ok(source).await;
     });

@@ -40,6 +40,9 @@ pub struct HttpConfig {
     pub denied_hosts: Vec<String>,
     /// Addresses that may be connected to though they are not public: for tests, and for services of the operator's own.
     pub addresses_allowed: Vec<AddressRange>,
+    /// Certificates (DER) of authorities that are trusted beside Mozilla's: for tests, and for services of the operator's
+    /// own. What is no certificate is left out.
+    pub authorities: Vec<Vec<u8>>,
     /// Who knows the addresses of hosts.
     pub resolver: Arc<dyn HostResolver>,
 }
@@ -50,6 +53,7 @@ impl Default for HttpConfig {
             allowed_hosts: Vec::new(),
             denied_hosts: Vec::new(),
             addresses_allowed: Vec::new(),
+            authorities: Vec::new(),
             resolver: Arc::new(SystemResolver),
         }
     }
@@ -145,7 +149,7 @@ impl HttpSender {
     pub(crate) fn new(config: HttpConfig) -> Self {
         let resolver =
             CheckedResolver { resolver: config.resolver, addresses_allowed: config.addresses_allowed.into() };
-        let client = plain_client(tls())
+        let client = plain_client(tls(config.authorities))
             .dns_resolver(resolver)
             .redirect(redirect::Policy::none())
             .retry(retry::never())
@@ -203,9 +207,10 @@ pub(crate) fn plain_client(tls: ClientConfig) -> reqwest::ClientBuilder {
     Client::builder().tls_backend_preconfigured(tls).no_proxy()
 }
 
-/// TLS by ring, with Mozilla's roots.
-pub(crate) fn tls() -> ClientConfig {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+/// TLS by ring, with Mozilla's roots and these.
+pub(crate) fn tls(authorities: Vec<Vec<u8>>) -> ClientConfig {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    roots.add_parsable_certificates(authorities.into_iter().map(Into::into));
     let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("because ring has the ciphers of TLS 1.2 and 1.3")
