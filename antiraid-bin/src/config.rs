@@ -17,9 +17,10 @@ use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use worker_core::Limits;
-use worker_vm::Links;
+use worker_vm::{AddressRange, Links};
 
 use crate::mistake::{Mistake, Mistakes, Place, did_you_mean, line_of, toml_syntax};
+pub use crate::objects_url::ObjectsUrl;
 
 /// The file that is read if no other is named and it exists.
 const DEFAULT_FILE: &str = "antiraid.toml";
@@ -41,6 +42,14 @@ pub struct Config {
     pub builtins_dir: Option<PathBuf>,
     /// Where people find help and the dashboard; templates ask for it.
     pub links: Links,
+    /// Hosts that templates may send requests to, beside Discord's CDN.
+    pub http_allowed_hosts: Vec<String>,
+    /// Hosts that they may not, though they are allowed.
+    pub http_denied_hosts: Vec<String>,
+    /// Addresses that requests may go to though they are not public.
+    pub http_addresses_allowed: Vec<AddressRange>,
+    /// Where the objects of templates are.
+    pub objects_url: ObjectsUrl,
     /// Which events of this program's own log are shown, in the syntax of `EnvFilter`.
     pub log_filter: String,
 }
@@ -59,6 +68,10 @@ impl Default for Config {
                 frontend_url: "https://example.org".into(),
                 docs_url: "https://example.org/docs".into(),
             },
+            http_allowed_hosts: Vec::new(),
+            http_denied_hosts: Vec::new(),
+            http_addresses_allowed: Vec::new(),
+            objects_url: ObjectsUrl::Folder("antiraid-objects".into()),
             log_filter: "warn".into(),
         }
     }
@@ -236,6 +249,9 @@ enum Field<'a> {
     Filter(&'a mut String),
     Dir(&'a mut Option<PathBuf>),
     Link(&'a mut String),
+    Hosts(&'a mut Vec<String>),
+    Addresses(&'a mut Vec<AddressRange>),
+    Objects(&'a mut ObjectsUrl),
     Threads(&'a mut NonZeroUsize),
     Count(&'a mut usize),
     Rows(&'a mut u64),
@@ -264,6 +280,10 @@ const SETTINGS: &[Setting] = {
         setting("links.api_url", TEXT, "the HTTP API; templates may show it", |c| Link(&mut c.links.api_url)),
         setting("links.frontend_url", TEXT, "the dashboard; templates may show it", |c| Link(&mut c.links.frontend_url)),
         setting("links.docs_url", TEXT, "the documentation; templates may show it", |c| Link(&mut c.links.docs_url)),
+        setting("http.allowed_hosts", TEXT, "hosts that templates may send requests to, with commas between them; Discord's CDN always", |c| Hosts(&mut c.http_allowed_hosts)),
+        setting("http.denied_hosts", TEXT, "hosts that they may not, though they are allowed", |c| Hosts(&mut c.http_denied_hosts)),
+        setting("http.addresses_allowed", TEXT, "private addresses that requests may go to, such as 10.1.0.0/16: for tests and your own services", |c| Addresses(&mut c.http_addresses_allowed)),
+        setting("objects.url", TEXT, "where templates' objects are: file:<folder>, memory: or s3://<bucket>?endpoint=…&region=…", |c| Objects(&mut c.objects_url)),
         setting("limits.vm_memory_mib_max", 2..=4_096, "Luau and native memory of a tenant", |c| Mib(&mut c.limits.vm_memory_bytes_max)),
         setting("limits.worker_memory_mib_max", 16..=1_048_576, "Luau memory of all VMs of one worker thread, so in all so many times workers; beyond it idle ones go", |c| Mib(&mut c.limits.worker_memory_bytes_max)),
         setting("limits.vm_idle_timeout_s", 1..=604_800, "a VM that nothing ran in for so long goes", |c| Secs(&mut c.limits.vm_idle_timeout)),
@@ -282,6 +302,8 @@ const SETTINGS: &[Setting] = {
         setting("limits.log_lines_max", 1..=1_000_000, "lines of a tenant's log", |c| Count(&mut c.limits.log_lines_max)),
         setting("limits.kv_rows_max", 1..=u64::MAX >> 1, "records of a tenant", |c| Rows(&mut c.limits.kv.rows_max)),
         setting("limits.kv_mib_max", 1..=1 << 40, "keys, scopes and values of a tenant", |c| Mib64(&mut c.limits.kv.bytes_max)),
+        setting("limits.objects_max", 1..=1_000_000, "objects of a tenant", |c| Rows(&mut c.limits.objects.objects_max)),
+        setting("limits.objects_mib_max", 1..=1 << 40, "all objects of a tenant", |c| Mib64(&mut c.limits.objects.bytes_max)),
         setting("limits.templates_max", 1..=10_000, "templates of a tenant", |c| Count(&mut c.limits.templates.templates_max)),
         setting("limits.template_kib_max", 1..=65_536, "all files of a template", |c| Kib(&mut c.limits.templates.template_bytes_max)),
     ]
@@ -311,6 +333,17 @@ impl Field<'_> {
                 }
                 *field = link.into();
             }
+            Self::Hosts(field) => {
+                let hosts: Vec<_> = list(text()?).map(str::to_owned).collect();
+                if let Some(wrong) = hosts.iter().find(|host| !is_host(host)) {
+                    return Err(format!(
+                        "expected names of hosts such as `api.example.org`, without more: `{wrong}` is none"
+                    ));
+                }
+                *field = hosts;
+            }
+            Self::Addresses(field) => *field = list(text()?).map(str::parse).collect::<Result<_, String>>()?,
+            Self::Objects(field) => *field = text()?.parse()?,
             Self::Threads(field) => *field = NonZeroUsize::new(number()? as usize).unwrap_or(NonZeroUsize::MIN),
             Self::Count(field) => *field = number()? as usize,
             Self::Rows(field) => *field = number()?,
@@ -329,6 +362,9 @@ impl fmt::Display for Field<'_> {
         match self {
             Self::Url(url) => url.fmt(f),
             Self::Filter(text) | Self::Link(text) => text.fmt(f),
+            Self::Hosts(hosts) => hosts.join(",").fmt(f),
+            Self::Addresses(ranges) => ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",").fmt(f),
+            Self::Objects(url) => url.fmt(f),
             Self::Dir(dir) => dir.as_deref().map_or(Ok(()), |dir| dir.display().fmt(f)),
             Self::Threads(count) => count.fmt(f),
             Self::Count(count) => count.fmt(f),
@@ -439,6 +475,19 @@ fn whole(value: &Value) -> Option<i128> {
     number.to_i128().or_else(|| number.to_u128().and_then(|number| number.try_into().ok()))
 }
 
+/// The entries of a text with commas between them.
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+/// Whether this is the name of a host alone: an entry with a scheme, a port or a star would never match, unnoticed.
+fn is_host(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    text.split('.').all(is_label) && text.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
 /// Whether the filter means something. `EnvFilter` takes a misspelt level for the name of a target.
 fn check_filter(filter: &str) -> Result<(), String> {
     let is_directive = |part: &str| part.contains(['=', '[']) || part.parse::<LevelFilter>().is_ok();
@@ -451,7 +500,7 @@ fn check_filter(filter: &str) -> Result<(), String> {
 /// The value for a message; what may hold a password is not shown.
 fn shown(value: &Value, setting: &Setting) -> String {
     match value {
-        _ if setting.key == "database.url" => "what is there".into(),
+        _ if ["database.url", "objects.url"].contains(&setting.key) => "what is there".into(),
         Value::String(_, text) => format!("{text:?}"),
         Value::Char(_, c) => format!("{:?}", c.to_string()),
         Value::Bool(_, b) => b.to_string(),

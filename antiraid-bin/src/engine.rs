@@ -6,8 +6,9 @@ use worker_builtins::Builtins;
 use worker_core::{RatelimitRules, Routing, WorkerError, WorkerFilter, WorkerId};
 use worker_db::WorkerDb;
 use worker_pool::{Poolable, QueueSizes, WorkerPool, WorkerPoolConfig, WorkerThread, WorkerThreadConfig};
+use worker_vm::{HttpConfig, ObjectsConfig, Services, ServicesConfig};
 
-use crate::config::Config;
+use crate::config::{Config, ObjectsUrl};
 use crate::mistake::{Mistake, Mistakes, Place};
 use crate::worker::WorkerParts;
 
@@ -23,11 +24,27 @@ pub fn builtins(config: &Config) -> Result<Builtins, Mistakes> {
     })
 }
 
+/// What workers reach outside of the process, as the settings say.
+pub fn services(config: &Config, objects: &ObjectsUrl) -> Result<Services, Mistakes> {
+    let http = HttpConfig {
+        allowed_hosts: config.http_allowed_hosts.clone(),
+        denied_hosts: config.http_denied_hosts.clone(),
+        addresses_allowed: config.http_addresses_allowed.clone(),
+        ..HttpConfig::default()
+    };
+    let objects = ObjectsConfig { place: objects.place()? };
+    Services::new(ServicesConfig { http, objects }).map_err(|error| {
+        let what = format!("`objects.url` cannot be used: {}", crate::cli::chain(&error));
+        Mistake::new(Place::new("settings"), what).into()
+    })
+}
+
 /// Starts as many worker threads as the settings say, over one database. Each queue has room for `waiting_max` events.
 pub async fn start(
     config: &Config,
     db: &WorkerDb,
     builtins: Builtins,
+    services: Services,
     waiting_max: NonZeroUsize,
 ) -> Result<Workers, WorkerError> {
     let room = |least: usize| least.max(waiting_max.get());
@@ -35,7 +52,8 @@ pub async fn start(
     let queues = QueueSizes { control, interactive: room(interactive), normal: room(normal), flood: room(flood) };
 
     let rules = RatelimitRules::default();
-    let parts = WorkerParts::new(db.clone(), builtins, config.limits.clone(), rules, config.links.clone());
+    let parts = WorkerParts::new(db.clone(), builtins, config.limits.clone(), rules, config.links.clone())
+        .with_services(services);
     let worker = WorkerThreadConfig::new(move |id: WorkerId, filter: WorkerFilter| {
         let worker = parts.worker(id, filter);
         async move { Ok(worker) }

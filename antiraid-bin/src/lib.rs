@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod log;
 pub mod mistake;
+pub mod objects_url;
 pub mod output;
 
 pub mod gateway_frame;

@@ -10,7 +10,7 @@ use worker_core::{TenantId, WorkerLike};
 use worker_db::{DbError, WorkerDb};
 
 use crate::cli::{CommandError, Outcome, ReplayArgs};
-use crate::config::{Config, DatabaseUrl};
+use crate::config::{Config, DatabaseUrl, ObjectsUrl};
 use crate::output::{Output, complain};
 use crate::recording::{Batch, Source, read_ahead};
 use crate::replay::{Ending, Replay};
@@ -50,12 +50,15 @@ pub async fn replay(
         Some(dir) => read_templates(dir, &config.limits.templates, &builtins.library())?,
         None => Vec::new(),
     };
+    // What is replayed into memory leaves no objects behind either.
+    let objects = if database == &DatabaseUrl::memory() { &ObjectsUrl::Memory } else { &config.objects_url };
+    let services = engine::services(config, objects)?;
     let db = store::open(database, &config.limits).await?;
     let mut loader = Loader { db: &db, templates, tenants: HashSet::new(), loaded: 0 };
     loader.look_ahead(&args.files).await?;
 
     let in_flight_max = in_flight_max(&args, config);
-    let workers = engine::start(config, &db, builtins, in_flight_max).await.map_err(CommandError::Workers)?;
+    let workers = engine::start(config, &db, builtins, services, in_flight_max).await.map_err(CommandError::Workers)?;
     let bar = progress_bar(&args, bars);
     let started = Instant::now();
     let (tally, ending) = Replay::new(&workers, in_flight_max.get(), results)

@@ -6,7 +6,7 @@ use worker_builtins::Builtins;
 use worker_core::{Call, Limits, RatelimitRules, StaticRef, WorkerFilter, WorkerId, WorkerLike};
 use worker_db::{SharedCache, SharedCacheConfig, WorkerCacheData, WorkerDb};
 use worker_dispatch::WorkerDispatcher;
-use worker_vm::{Links, WorkerState, WorkerVmManager};
+use worker_vm::{Links, Services, WorkerState, WorkerVmManager};
 
 /// The engine of one worker thread, and [`WorkerLike`] by its dispatcher. It stays on the thread that made it.
 pub struct Worker {
@@ -41,6 +41,12 @@ impl WorkerParts {
         let ratelimits = StaticRef::new(ratelimits);
         let state = WorkerState::new(db.clone(), shared.clone(), builtins.library(), ratelimits, links);
         Self { db, shared, state, builtins, limits: StaticRef::new(limits) }
+    }
+
+    /// The same with these services in place of the default ones, which reach Discord's CDN and keep objects in memory.
+    pub fn with_services(mut self, services: Services) -> Self {
+        self.state = self.state.with_services(services);
+        self
     }
 
     /// A worker for the tenants that `filter` owns, which begins to send them their `KeyResume` events. Must be called on

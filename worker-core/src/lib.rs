@@ -21,7 +21,7 @@ pub mod contract;
 pub use capabilities::Capabilities;
 pub use event::{BaseName, Event, EventName, Priority};
 pub use ids::{IdParseError, Snowflake, TenantId, WorkerId};
-pub use limits::{KvLimits, Limits, TemplateLimits};
+pub use limits::{CaptchaLimits, HttpLimits, KvLimits, Limits, ObjectLimits, TemplateLimits};
 #[cfg(any(test, feature = "test-util"))]
 pub use ratelimits::ManualClock;
 pub use ratelimits::{Quota, RatelimitFamily, RatelimitHit, RatelimitRules, Ratelimits};

@@ -8,6 +8,7 @@ use worker_core::{RatelimitRules, SourceLine, StaticRef, TemplateFiles, Value};
 use worker_db::{BytecodeKey, SharedCache, WorkerDb};
 
 use crate::luau::compile::{CompileError, compile};
+use crate::services::Services;
 
 /// A file of at most this many bytes is compiled where it is needed, in about 10 ms at most; a larger one on a thread
 /// for blocking work.
@@ -22,6 +23,7 @@ pub struct WorkerState {
     ratelimits: StaticRef<RatelimitRules>,
     current_user: Option<Arc<Value>>,
     links: Arc<Links>,
+    services: Services,
     started_at: Timestamp,
 }
 
@@ -48,12 +50,27 @@ impl WorkerState {
         links: Links,
     ) -> Self {
         let started_at = Timestamp::now();
-        Self { db, shared, library, ratelimits, current_user: None, links: Arc::new(links), started_at }
+        Self {
+            db,
+            shared,
+            library,
+            ratelimits,
+            current_user: None,
+            links: Arc::new(links),
+            services: Services::default(),
+            started_at,
+        }
     }
 
     /// The same with the bot's own user, as Discord describes it.
     pub fn with_current_user(mut self, user: Value) -> Self {
         self.current_user = Some(Arc::new(user));
+        self
+    }
+
+    /// The same with these in place of the default services, which reach Discord's CDN and keep objects in memory.
+    pub fn with_services(mut self, services: Services) -> Self {
+        self.services = services;
         self
     }
 
@@ -75,6 +92,10 @@ impl WorkerState {
 
     pub(crate) fn links(&self) -> &Links {
         &self.links
+    }
+
+    pub(crate) fn services(&self) -> &Services {
+        &self.services
     }
 
     pub(crate) fn started_at(&self) -> Timestamp {

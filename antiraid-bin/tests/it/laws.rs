@@ -33,7 +33,7 @@ const EDGES: [(&str, &[&str]); 9] = [
 ];
 
 /// Heavy crates, and the one crate of ours that may use each.
-const ONLY_IN: [(&str, &str); 19] = [
+const ONLY_IN: [(&str, &str); 22] = [
     ("governor", "worker-core"),
     ("argon2", "worker-vm"),
     ("include_dir", "worker-builtins"),
@@ -41,7 +41,10 @@ const ONLY_IN: [(&str, &str); 19] = [
     ("sqlx", "worker-db"),
     ("mlua", "worker-vm"),
     ("object_store", "worker-vm"),
+    ("png", "worker-vm"),
     ("reqwest", "worker-vm"),
+    ("ring", "worker-vm"),
+    ("rustls", "worker-vm"),
     ("serenity", "worker-vm"),
     ("sonic-rs", "worker-vm"),
     ("tokio-util", "worker-expiry"),

@@ -18,7 +18,9 @@ async fn db() -> WorkerDb {
 
 async fn start(db: &WorkerDb, workers: usize) -> Workers {
     let config = Config { workers: NonZeroUsize::new(workers).unwrap(), ..Config::default() };
-    engine::start(&config, db, engine::builtins(&config).unwrap(), NonZeroUsize::new(64).unwrap()).await.unwrap()
+    engine::start(&config, db, engine::builtins(&config).unwrap(), Services::default(), NonZeroUsize::new(64).unwrap())
+        .await
+        .unwrap()
 }
 
 fn template(events: &[&str], code: &str) -> NewTemplate {

@@ -63,6 +63,12 @@ pub(crate) mod tags {
     pub(crate) const REGEX: c_int = 34;
     pub(crate) const REGEX_MATCH: c_int = 35;
     pub(crate) const REGEX_CAPTURES: c_int = 36;
+    pub(crate) const HTTP_CLIENT: c_int = 48;
+    pub(crate) const HTTP_HEADERS: c_int = 49;
+    pub(crate) const HTTP_URL: c_int = 50;
+    pub(crate) const HTTP_REQUEST: c_int = 51;
+    pub(crate) const HTTP_RESPONSE: c_int = 52;
+    pub(crate) const OBJECT_STORAGE: c_int = 53;
 }
 
 /// Takes the methods and metamethods of a class while its metatable is being made.
