@@ -3,6 +3,8 @@
 pub(crate) mod datetime;
 pub(crate) mod interop;
 pub(crate) mod lazy;
+pub(crate) mod lune_datetime;
+pub(crate) mod luau;
 pub(crate) mod typesext;
 
 use crate::luau::lua_State;
@@ -11,14 +13,16 @@ use crate::luau::lua_State;
 type PushModule = fn(*mut lua_State);
 
 /// The modules by name.
-const MODULES: [(&str, PushModule); 3] = [
+const MODULES: [(&str, PushModule); 5] = [
     ("@antiraid/datetime", datetime::push_module),
     ("@antiraid/interop", interop::push_module),
+    ("@antiraid/luau", luau::push_module),
     ("@antiraid/typesext", typesext::push_module),
+    ("@lune/datetime", lune_datetime::push_module),
 ];
 
 /// Modules of the template API that this version does not have: a type file of the same name must not pass for them.
-const NOT_BUILT: [&str; 5] = ["@antiraid/datamgmt", "@antiraid/luau", "@lune/datetime", "@lune/regex", "@lune/serde"];
+const NOT_BUILT: [&str; 3] = ["@antiraid/datamgmt", "@lune/regex", "@lune/serde"];
 
 /// The missing module that a `require` means.
 pub(crate) fn not_built(spec: &str) -> Option<&'static str> {
