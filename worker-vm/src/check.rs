@@ -38,11 +38,6 @@ pub fn check_template(files: &TemplateFiles, library: &TemplateFiles) -> Vec<Pro
             if modules::registered(&spec).is_some() {
                 continue;
             }
-            if let Some(name) = modules::not_built(&spec) {
-                let message = format!("unavailable: {name} (not in this version)");
-                problems.push(Problem { path: path.clone(), line, message });
-                continue;
-            }
             if let Err(error) = tree.resolve(&path, &spec) {
                 problems.push(Problem { path: path.clone(), line, message: error.to_string() });
             }

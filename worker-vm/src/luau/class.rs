@@ -69,6 +69,9 @@ pub(crate) mod tags {
     pub(crate) const HTTP_REQUEST: c_int = 51;
     pub(crate) const HTTP_RESPONSE: c_int = 52;
     pub(crate) const OBJECT_STORAGE: c_int = 53;
+    // 20 to 29 are those of the modules `luau` and `@lune/datetime`.
+    pub(crate) const CHUNK: c_int = 20;
+    pub(crate) const LUNE_DATE_TIME: c_int = 21;
 }
 
 /// Takes the methods and metamethods of a class while its metatable is being made.
@@ -108,6 +111,15 @@ impl ClassBuilder {
     {
         native::push_working(self.l, name, function);
         stack::set_field(self.l, self.methods, name);
+        self
+    }
+
+    /// Methods that `push` leaves on the stack, in this order.
+    pub(crate) fn pushed<const N: usize>(&mut self, names: [&'static CStr; N], push: fn(*mut lua_State)) -> &mut Self {
+        push(self.l);
+        for name in names.into_iter().rev() {
+            stack::set_field(self.l, self.methods, name);
+        }
         self
     }
 
@@ -218,17 +230,10 @@ impl Push for IndexResult {
 /// a reference from the registry would keep it for ever if it leads back to the object. The key is an address: unlike a
 /// name, it can be looked up without allocating.
 pub(crate) fn push_kept<K>(l: *mut lua_State, object: c_int, key: &'static K, make: impl FnOnce(*mut lua_State)) {
-    // SAFETY: raises if there is no room; `object` is a native object at an absolute index, so it has a metatable; that of
-    // a class is read-only, the copy is not, which tells them apart. What is pushed below the result is removed.
+    // SAFETY: raises if there is no room; `object` is at an absolute index. What is pushed below the result is removed.
     unsafe {
         ffi::lua_rawcheckstack(l, 5);
-        ffi::lua_getmetatable(l, object);
-        if ffi::lua_getreadonly(l, -1) != 0 {
-            ffi::lua_clonetable(l, -1);
-            ffi::lua_remove(l, -2);
-            ffi::lua_pushvalue(l, -1);
-            ffi::lua_setmetatable(l, object);
-        }
+        push_own_metatable(l, object);
         if ffi::lua_rawgetptagged(l, -1, kept_key(key), KEPT) == ffi::LUA_TNIL {
             ffi::lua_settop(l, -2);
             make(l);
@@ -236,6 +241,53 @@ pub(crate) fn push_kept<K>(l: *mut lua_State, object: c_int, key: &'static K, ma
             ffi::lua_rawsetptagged(l, -3, kept_key(key), KEPT);
         }
         ffi::lua_remove(l, -2);
+    }
+}
+
+/// Makes the native object at `object` keep the value at `value` under `key`, as [`push_kept`] does. May raise.
+pub(crate) fn set_kept<K>(l: *mut lua_State, object: c_int, key: &'static K, value: c_int) {
+    // SAFETY: raises if there is no room; both indices are absolute; the stack is left as it was.
+    unsafe {
+        ffi::lua_rawcheckstack(l, 3);
+        push_own_metatable(l, object);
+        ffi::lua_pushvalue(l, value);
+        ffi::lua_rawsetptagged(l, -2, kept_key(key), KEPT);
+        ffi::lua_settop(l, -2);
+    }
+}
+
+/// Pushes what the native object at `object` keeps under `key`, if it keeps something. Says whether it did.
+///
+/// # Safety
+/// There is room for two values.
+pub(crate) unsafe fn push_if_kept<K>(l: *mut lua_State, object: c_int, key: &'static K) -> bool {
+    // SAFETY: `object` is a native object, so it has a metatable, which is removed again.
+    unsafe {
+        ffi::lua_getmetatable(l, object);
+        let kept = ffi::lua_rawgetptagged(l, -1, kept_key(key), KEPT) != ffi::LUA_TNIL;
+        ffi::lua_remove(l, -2);
+        if !kept {
+            ffi::lua_settop(l, -2);
+        }
+        kept
+    }
+}
+
+/// Pushes the metatable that the native object at `object` has for itself, made from its class's the first time. May
+/// raise.
+///
+/// # Safety
+/// There is room for two values, and `object` is an absolute index.
+unsafe fn push_own_metatable(l: *mut lua_State, object: c_int) {
+    // SAFETY: a native object has a metatable; that of a class is read-only, the copy is not, which tells them apart.
+    unsafe {
+        ffi::lua_getmetatable(l, object);
+        if ffi::lua_getreadonly(l, -1) != 0 {
+            ffi::lua_clonetable(l, -1);
+            ffi::lua_remove(l, -2);
+            ffi::lua_pushvalue(l, -1);
+            ffi::lua_setmetatable(l, object);
+        }
     }
 }
 

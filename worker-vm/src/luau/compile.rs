@@ -43,6 +43,15 @@ pub(crate) fn compile_with(path: &str, source: &str, optimization_level: u8) -> 
     Err(CompileError { at, message: message.trim().to_owned() })
 }
 
+/// Compiles a source of this program's own, without line numbers: messages and tracebacks then pass over it.
+pub(crate) fn compile_nameless(source: &str) -> Vec<u8> {
+    let mut options = ffi::lua_CompileOptions::default();
+    options.optimizationLevel = 2;
+    options.debugLevel = 0;
+    // SAFETY: as above.
+    unsafe { ffi::luau_compile(source.as_bytes(), options) }
+}
+
 /// Loads bytecode that [`compile`] made and pushes the function; its globals are the table on top. May raise.
 pub(crate) fn load(l: *mut lua_State, path: &str, bytecode: &[u8]) {
     // `=`: the name is used as it stands in messages and tracebacks.

@@ -7,13 +7,14 @@ use std::ffi::c_int;
 use sonic_rs::{JsonNumberTrait, JsonValueTrait, ValueRef};
 
 use super::{ffi, lua_State};
+use crate::error::ApiError;
 use crate::runtime::vm::Vm;
 
 /// Parsed JSON: its sizes are known, so that tables are made at their size.
 #[derive(Debug)]
 pub(crate) struct Json(sonic_rs::Value);
 
-/// Levels of nesting that are turned into tables; Discord's deepest payloads have about ten.
+/// Levels of nesting that an event may have; Discord's deepest payloads have about ten.
 pub(crate) const DEPTH_MAX: usize = 100;
 
 impl Json {
@@ -71,33 +72,38 @@ unsafe fn push(
             ValueRef::String(text) => ffi::lua_pushlstring_(l, text.as_ptr().cast(), text.len()),
             ValueRef::Array(items) => {
                 let items = items.as_slice();
+                check_depth(l, depth);
                 ffi::lua_createtable(l, items.len() as c_int, 0);
-                if depth < DEPTH_MAX {
-                    ffi::lua_rawcheckstack(l, 5);
-                    for (index, item) in items.iter().enumerate() {
-                        if !item.is_null() {
-                            push(l, item, array_metatable, names, depth + 1);
-                            ffi::lua_rawseti_(l, -2, index as c_int + 1);
-                        }
+                ffi::lua_rawcheckstack(l, 5);
+                for (index, item) in items.iter().enumerate() {
+                    if !item.is_null() {
+                        push(l, item, array_metatable, names, depth + 1);
+                        ffi::lua_rawseti_(l, -2, index as c_int + 1);
                     }
                 }
                 ffi::lua_rawgeti_(l, ffi::LUA_REGISTRYINDEX, array_metatable);
                 ffi::lua_setmetatable(l, -2);
             }
             ValueRef::Object(fields) => {
+                check_depth(l, depth);
                 ffi::lua_createtable(l, 0, fields.len() as c_int);
-                if depth < DEPTH_MAX {
-                    ffi::lua_rawcheckstack(l, 5);
-                    for (name, field) in fields {
-                        if !field.is_null() {
-                            names.push(l, name);
-                            push(l, field, array_metatable, names, depth + 1);
-                            ffi::lua_rawset(l, -3);
-                        }
+                ffi::lua_rawcheckstack(l, 5);
+                for (name, field) in fields {
+                    if !field.is_null() {
+                        names.push(l, name);
+                        push(l, field, array_metatable, names, depth + 1);
+                        ffi::lua_rawset(l, -3);
                     }
                 }
             }
         }
+    }
+}
+
+/// Raises for a table too deep in others.
+fn check_depth(l: *mut lua_State, depth: usize) {
+    if depth >= DEPTH_MAX {
+        super::native::raise(l, ApiError::too_large("depth"));
     }
 }
 

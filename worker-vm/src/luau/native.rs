@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "Luau's C API")]
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::ffi::{CStr, c_int};
 use std::fmt;
 use std::future::Future;
@@ -17,13 +19,16 @@ use crate::error::ApiError;
 use crate::modules::typesext::U64;
 use crate::runtime::long_work::Work;
 use crate::runtime::metered::metered;
+use crate::runtime::sandbox::format_number;
 use crate::runtime::vm::Vm;
 
 /// One call of a native function: its arguments, and the VM it came from. Reading arguments never raises a Lua error.
 pub(crate) struct Call {
     l: *mut lua_State,
-    /// The name in error texts: what is called.
+    /// How many arguments there are.
     args: c_int,
+    /// Numbers that were read as strings. Nothing is taken out before the call is over.
+    texts: RefCell<Vec<Box<str>>>,
 }
 
 impl fmt::Debug for Call {
@@ -35,7 +40,11 @@ impl fmt::Debug for Call {
 impl Call {
     pub(crate) fn new(l: *mut lua_State) -> Self {
         // SAFETY: `l` is the state that Luau called us with.
-        Self { l, args: unsafe { ffi::lua_gettop(l) } }
+        Self::with_args(l, unsafe { ffi::lua_gettop(l) })
+    }
+
+    fn with_args(l: *mut lua_State, args: c_int) -> Self {
+        Self { l, args, texts: RefCell::default() }
     }
 
     /// The thread that calls.
@@ -85,9 +94,21 @@ impl Call {
         T::read(self.l, index)
     }
 
-    /// A string as bytes.
+    /// A string as bytes; a number is the string that Luau writes for it.
     pub(crate) fn bytes(&self, index: c_int, name: &str) -> Result<&[u8], ApiError> {
+        if self.kind(index) == Kind::Number {
+            return Ok(self.keep(format_number(stack::number(self.l, index).unwrap_or_default())).as_bytes());
+        }
         stack::bytes(self.l, index).ok_or_else(|| self.wrong(index, name, "a string"))
+    }
+
+    /// A text that lives as long as the call. Luau would convert the argument in place, which can raise.
+    fn keep(&self, text: String) -> &str {
+        let text = text.into_boxed_str();
+        let kept: *const str = &raw const *text;
+        self.texts.borrow_mut().push(text);
+        // SAFETY: the box is dropped with `self` and no earlier, and what it points to does not move.
+        unsafe { &*kept }
     }
 
     /// A string that is UTF-8.
@@ -101,9 +122,9 @@ impl Call {
         if self.is_nil(index) { Ok(None) } else { self.str(index, name).map(Some) }
     }
 
-    /// A number.
+    /// A number, or a string that Luau reads as one.
     pub(crate) fn number(&self, index: c_int, name: &str) -> Result<f64, ApiError> {
-        stack::number(self.l, index).ok_or_else(|| self.wrong(index, name, "a number"))
+        stack::number_or_text(self.l, index).ok_or_else(|| self.wrong(index, name, "a number"))
     }
 
     /// A number, or nil.
@@ -148,8 +169,12 @@ impl Call {
                 ffi::lua_rawgeti_(self.l, index, position);
                 let item = match stack::kind(self.l, -1) {
                     Kind::Nil => None,
+                    Kind::Number => {
+                        let text = format_number(stack::number(self.l, -1).unwrap_or_default());
+                        Some(Some(Cow::Owned(text.into_bytes())))
+                    }
                     // The string stays where it is: nothing of Lua's runs before it is copied below.
-                    _ => Some(stack::bytes(self.l, -1)),
+                    _ => Some(stack::bytes(self.l, -1).map(Cow::Borrowed)),
                 };
                 ffi::lua_settop(self.l, -2);
                 item
@@ -162,7 +187,7 @@ impl Call {
                         return Err(ApiError::too_large(format_args!("{name} (more than {BYTES_MAX} bytes)")));
                     }
                     strings.push(
-                        std::str::from_utf8(text)
+                        std::str::from_utf8(&text)
                             .map(str::to_owned)
                             .map_err(|_| ApiError::invalid_argument(format!("{name}[{position}] (not valid UTF-8)")))?,
                     );
@@ -201,7 +226,7 @@ impl Call {
                     return Ok(());
                 }
                 let top = ffi::lua_gettop(self.l);
-                let visited = visit(&Self { l: self.l, args: top }, top - 1, top);
+                let visited = visit(&Self::with_args(self.l, top), top - 1, top);
                 ffi::lua_settop(self.l, top - 2);
                 visited?;
             }

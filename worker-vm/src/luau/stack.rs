@@ -102,6 +102,17 @@ pub(crate) fn number(l: *mut lua_State, idx: c_int) -> Option<f64> {
     }
 }
 
+/// The number at `idx`, also if it is a string that Luau reads as one.
+pub(crate) fn number_or_text(l: *mut lua_State, idx: c_int) -> Option<f64> {
+    if kind(l, idx) != Kind::String {
+        return number(l, idx);
+    }
+    let mut is_number = 0;
+    // SAFETY: any index is allowed; the string stays what it is.
+    let number = unsafe { ffi::lua_tonumberx(l, idx, &raw mut is_number) };
+    (is_number != 0).then_some(number)
+}
+
 /// Pushes a string. May raise.
 pub(crate) fn push_bytes(l: *mut lua_State, bytes: &[u8]) {
     // SAFETY: pointer and length are of one slice.

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "Luau's C API")]
 
 mod date_time;
+pub(crate) mod strftime;
 mod time_delta;
 mod time_zone;
 

@@ -5,6 +5,8 @@ pub(crate) mod datamgmt;
 pub(crate) mod datetime;
 pub(crate) mod interop;
 pub(crate) mod lazy;
+pub(crate) mod luau;
+pub(crate) mod lune_datetime;
 pub(crate) mod regex;
 pub(crate) mod serde;
 pub(crate) mod typesext;
@@ -15,22 +17,16 @@ use crate::luau::lua_State;
 type PushModule = fn(*mut lua_State);
 
 /// The modules by name.
-const MODULES: [(&str, PushModule); 6] = [
+const MODULES: [(&str, PushModule); 8] = [
     ("@antiraid/datamgmt", datamgmt::push_module),
     ("@antiraid/datetime", datetime::push_module),
     ("@antiraid/interop", interop::push_module),
+    ("@antiraid/luau", luau::push_module),
     ("@antiraid/typesext", typesext::push_module),
+    ("@lune/datetime", lune_datetime::push_module),
     ("@lune/regex", regex::push_module),
     ("@lune/serde", serde::push_module),
 ];
-
-/// Modules of the template API that this version does not have: a type file of the same name must not pass for them.
-const NOT_BUILT: [&str; 2] = ["@antiraid/luau", "@lune/datetime"];
-
-/// The missing module that a `require` means.
-pub(crate) fn not_built(spec: &str) -> Option<&'static str> {
-    NOT_BUILT.into_iter().find(|name| name.eq_ignore_ascii_case(spec))
-}
 
 /// The registered module that a `require` means; names ignore case.
 pub(crate) fn registered(spec: &str) -> Option<&'static str> {

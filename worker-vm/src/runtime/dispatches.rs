@@ -124,20 +124,25 @@ impl Vm {
     }
 
     pub(super) fn new_dispatch_id(&self) -> Option<DispatchId> {
-        let slot = match self.dispatches_free.borrow_mut().pop() {
-            Some(slot) => slot,
+        let free = self.dispatches_free.borrow_mut().pop();
+        let (slot, serial) = match free {
+            Some(free) => free,
             None => {
                 let mut dispatches = self.dispatches.borrow_mut();
                 if dispatches.len() >= DispatchId::SLOTS_MAX - 1 {
+                    if self.dispatches_live.get() < dispatches.len() {
+                        // After four thousand million dispatches the numbers of some slots are used up: a new VM has new
+                        // ones.
+                        self.retire();
+                    }
                     return None;
                 }
                 dispatches.push(None);
-                dispatches.len() - 1
+                (dispatches.len() - 1, 0)
             }
         };
         self.dispatches_live.set(self.dispatches_live.get() + 1);
-        self.next_serial.set(self.next_serial.get().wrapping_add(1) & 0xF_FFFF);
-        Some(DispatchId::new(slot, self.next_serial.get()))
+        Some(DispatchId::new(slot, serial))
     }
 
     pub(super) fn put_dispatch(&self, dispatch: Dispatch) {
@@ -146,7 +151,10 @@ impl Vm {
     }
 
     pub(super) fn release_dispatch_slot(&self, id: DispatchId) {
-        self.dispatches_free.borrow_mut().push(id.slot());
+        let next = id.serial() + 1;
+        if next < DispatchId::SERIALS_MAX {
+            self.dispatches_free.borrow_mut().push((id.slot(), next));
+        }
         self.dispatches_live.set(self.dispatches_live.get() - 1);
         self.notify_if_idle();
     }

@@ -129,9 +129,6 @@ fn step(l: *mut lua_State) -> Result<Step, ApiError> {
     if let Some(name) = modules::registered(spec) {
         return registered_module(vm, l, name).map(Step::Value);
     }
-    if let Some(name) = modules::not_built(spec) {
-        return Err(ApiError::unavailable(format_args!("{name} (not in this version)")));
-    }
     let (environment, from) = caller(vm, l).ok_or_else(|| ApiError::require("called from outside of any template"))?;
     let number = match environment.spellings.find(&from, spec) {
         Some(number) => number,
@@ -184,7 +181,10 @@ pub(crate) fn caller(vm: &Vm, l: *mut lua_State) -> Option<(Rc<Environment>, Arc
             ffi::lua_settop(l, -3);
             let environment = vm.environment_by_globals(globals)?;
             let source = CStr::from_ptr(debug.source).to_str().ok()?;
-            return Some((environment, source.trim_start_matches('=').into()));
+            let source = source.trim_start_matches('=');
+            // A chunk of `@antiraid/luau` is no file, whatever it calls itself: it is read as if it stood in the entry.
+            let file = if source.starts_with(modules::luau::SOURCE_PREFIX) { "/init.luau" } else { source };
+            return Some((environment, file.into()));
         }
     }
     None

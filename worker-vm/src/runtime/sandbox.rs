@@ -74,7 +74,7 @@ pub(crate) fn set_up(vm: &Vm, l: *mut lua_State) {
         ffi::lua_settop(l, -2);
         task::push_library(l);
         set_global(l, c"task");
-        native::push_function(l, c"print", print);
+        ffi::lua_pushcclosurek(l, print, c"print".as_ptr(), 0, None);
         set_global(l, c"print");
         native::push_function(l, c"collectgarbage", collectgarbage);
         set_global(l, c"collectgarbage");
@@ -163,28 +163,38 @@ fn collectgarbage(call: &Call) -> Result<f64, ApiError> {
     }
 }
 
-/// `print`: a line of the tenant's log.
-fn print(call: &Call) -> Result<(), ApiError> {
-    let vm = call.vm();
+/// `print`: a line of the tenant's log, each argument as `tostring` says it.
+unsafe extern "C-unwind" fn print(l: *mut lua_State) -> c_int {
+    let vm = Vm::current();
     let mut line = String::new();
     // More than a line of the log holds is not put together.
     let enough = vm.limits().log_line_bytes_max;
-    for index in 1..=call.len() {
-        if index > 1 {
-            line.push('\t');
-        }
-        line.push_str(&describe(call, index));
-        if line.len() > enough {
-            break;
+    // SAFETY: the arguments are all that is on the stack; their texts are pushed above them, one at a time. It may
+    // raise, as `__tostring` may; the line is dropped then.
+    unsafe {
+        for index in 1..=ffi::lua_gettop(l) {
+            if index > 1 {
+                line.push('\t');
+            }
+            ffi::luaL_tolstring_(l, index, std::ptr::null_mut());
+            let text = stack::bytes(l, -1).unwrap_or_default();
+            line.push_str(&String::from_utf8_lossy(&text[..text.len().min(enough + 1)]));
+            ffi::lua_settop(l, -2);
+            if line.len() > enough {
+                break;
+            }
         }
     }
-    let event = vm.event_of(super::threads::ThreadTag::of(call.state()).dispatch);
-    let template = require::caller(vm, call.state()).map(|(environment, _)| environment.template.name.clone());
-    vm.tenant.log.push(LogKind::Print, template, event, &line);
-    Ok(())
+    let tag = super::threads::ThreadTag::of(l);
+    // Code with an environment of its own is that of whoever's thread it runs in.
+    let environment =
+        require::caller(vm, l).map(|(environment, _)| environment).or_else(|| vm.environment_by_number(tag.environment));
+    let template = environment.map(|environment| environment.template.name.clone());
+    vm.tenant.log.push(LogKind::Print, template, vm.event_of(tag.dispatch), &line);
+    0
 }
 
-/// A value as `tostring` would say it, without running metamethods: printing must not run code.
+/// A value as text for people, without running metamethods.
 pub(crate) fn describe(call: &Call, index: c_int) -> String {
     let l = call.state();
     match call.kind(index) {
@@ -225,8 +235,12 @@ pub(crate) fn format_number(number: f64) -> String {
         "nan".into()
     } else if number.is_infinite() {
         if number > 0.0 { "inf".into() } else { "-inf".into() }
-    } else if number != 0.0 && !(1e-5..1e21).contains(&number.abs()) {
-        format!("{number:e}")
+    } else if number != 0.0 && !(1e-6..1e21).contains(&number.abs()) {
+        // The exponent has a sign and at least two digits.
+        let text = format!("{number:e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
+        format!("{digits}e{sign}{exponent:0>2}")
     } else {
         number.to_string()
     }

@@ -130,36 +130,43 @@ fn spawned(l: *mut lua_State, co: *mut lua_State, status: c_int) -> c_int {
 
 unsafe extern "C-unwind" fn defer(l: *mut lua_State) -> c_int {
     let co = thread_of(l, 1);
-    let args = move_arguments(l, co, 2);
+    let args = arguments(l, co, 2);
     if let Err(error) = Vm::current().schedule(co, args, Role::Plain) {
         raise(l, error);
     }
-    1
+    move_arguments(l, co, args)
 }
 
 unsafe extern "C-unwind" fn delay(l: *mut lua_State) -> c_int {
-    let Some(seconds) = stack::number(l, 1) else {
+    let Some(seconds) = stack::number_or_text(l, 1) else {
         raise(l, ApiError::invalid_argument("t (expected a number)"));
     };
     let co = thread_of(l, 2);
-    let args = move_arguments(l, co, 3);
+    let args = arguments(l, co, 3);
     if let Err(error) = Vm::current().schedule_after(co, args, duration(seconds)) {
         raise(l, error);
     }
-    1
+    move_arguments(l, co, args)
 }
 
-/// Moves the values from `first` on to the thread; the thread itself is on top afterwards. May raise.
-fn move_arguments(l: *mut lua_State, co: *mut lua_State, first: c_int) -> c_int {
-    // SAFETY: room is checked; the values are on top of `l`, above the thread.
+/// How many values there are from `first` on, with room for them on the thread. May raise.
+fn arguments(l: *mut lua_State, co: *mut lua_State, first: c_int) -> c_int {
+    // SAFETY: both are live threads.
     unsafe {
         let args = ffi::lua_gettop(l) - first + 1;
         if ffi::lua_checkstack(co, args + 1) == 0 {
             raise(l, ApiError::too_large("too many arguments"));
         }
-        ffi::lua_xmove(l, co, args);
         args
     }
+}
+
+/// Moves the values on top to the thread, which has room for them; the thread itself is the result. Only once it is
+/// scheduled: one that could not be must find nothing on its stack that it did not ask for.
+fn move_arguments(l: *mut lua_State, co: *mut lua_State, args: c_int) -> c_int {
+    // SAFETY: `arguments` made room; nothing ran since.
+    unsafe { ffi::lua_xmove(l, co, args) };
+    1
 }
 
 unsafe extern "C-unwind" fn cancel(l: *mut lua_State) -> c_int {

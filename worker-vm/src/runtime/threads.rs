@@ -24,7 +24,8 @@ pub(crate) struct ThreadTag {
     pub(crate) dispatch: DispatchId,
 }
 
-/// A dispatch of this VM: a slot and a serial number, so that an old id does not name a newer dispatch.
+/// A dispatch of this VM: a slot and a serial number. No two dispatches of a VM ever have the same: coroutines keep the id
+/// of the dispatch that they were made in for as long as they live, and nobody knows them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DispatchId(u32);
 
@@ -32,13 +33,20 @@ impl DispatchId {
     /// Dispatches that a VM can have at once.
     pub(crate) const SLOTS_MAX: usize = 1 << 12;
 
+    /// Dispatches that a slot can have one after the other; then it stays empty.
+    pub(crate) const SERIALS_MAX: u32 = 1 << 20;
+
     pub(crate) fn new(slot: usize, serial: u32) -> Self {
-        debug_assert!(slot < Self::SLOTS_MAX - 1);
+        debug_assert!(slot < Self::SLOTS_MAX - 1 && serial < Self::SERIALS_MAX);
         Self(serial << 12 | slot as u32)
     }
 
     pub(crate) fn slot(self) -> usize {
         self.0 as usize & (Self::SLOTS_MAX - 1)
+    }
+
+    pub(crate) fn serial(self) -> u32 {
+        self.0 >> 12
     }
 }
 

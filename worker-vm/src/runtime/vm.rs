@@ -74,9 +74,9 @@ pub(crate) struct Vm {
     pub(super) environment_of_globals: RefCell<HashMap<*const c_void, u16>>,
     pub(super) threads: RefCell<Threads>,
     pub(super) dispatches: RefCell<Vec<Option<Dispatch>>>,
-    pub(super) dispatches_free: RefCell<Vec<usize>>,
+    /// Slots that no dispatch has, each with the first of its serial numbers that none had yet.
+    pub(super) dispatches_free: RefCell<Vec<(usize, u32)>>,
     pub(super) dispatches_live: Cell<usize>,
-    pub(super) next_serial: Cell<u32>,
     pub(super) ready: RefCell<VecDeque<ThreadId>>,
     pub(super) driving: Cell<bool>,
     /// Coroutines that exist, scripts' own included.
@@ -128,7 +128,6 @@ impl Vm {
             dispatches: RefCell::default(),
             dispatches_free: RefCell::default(),
             dispatches_live: Cell::new(0),
-            next_serial: Cell::new(0),
             ready: RefCell::default(),
             driving: Cell::new(false),
             coroutines: Cell::new(0),

@@ -106,10 +106,11 @@ fn list(call: &Call) -> Result<impl Future<Output = Result<List<Template>, ApiEr
 }
 
 fn get(call: &Call) -> Result<impl Future<Output = Result<Option<Template>, ApiError>> + use<>, ApiError> {
-    let name = input::name(call, 1)?;
+    let name = input::wanted_name(call, 1)?;
     admit(call, "get")?;
     let templates = Templates::of(call);
     Ok(async move {
+        let Some(name) = name else { return Ok(None) };
         match templates.db.template_get(templates.tenant, &name).await? {
             Some(row) => templates.with_files(row).await.map(Some),
             None => Ok(None),
@@ -158,10 +159,11 @@ fn update(call: &Call) -> Result<impl Future<Output = Result<Nil, ApiError>> + u
 }
 
 fn delete(call: &Call) -> Result<impl Future<Output = Result<Nil, ApiError>> + use<>, ApiError> {
-    let name = input::name(call, 1)?;
+    let name = input::wanted_name(call, 1)?;
     admit(call, "delete")?;
     let templates = Templates::of(call);
     Ok(to_the_end(call, async move {
+        let name = name.ok_or_else(|| ApiError::not_found("template of such a name"))?;
         templates.db.template_delete(templates.tenant, &name).await?;
         templates.changed();
         Ok(Nil)

@@ -3,18 +3,15 @@
 use std::ffi::{CStr, c_int};
 use std::fmt;
 
-use jiff::fmt::strtime::{BrokenDownTime, Config, PosixCustom};
+use chrono::Locale;
 use jiff::tz::{Dst, Offset};
 use jiff::{SignedDuration, Timestamp, ZonedDateTime};
 
-use super::{Exact, TimeDelta, TimeZone, nanos, operand, out_of_range};
+use super::{Exact, TimeDelta, TimeZone, nanos, operand, out_of_range, strftime};
 use crate::error::ApiError;
 use crate::luau::class::{Class, ClassBuilder, Object, tags};
 use crate::luau::native::Call;
 use crate::luau::stack::PushBox;
-
-/// Bytes of a format: each of them may stand for a hundred.
-const FORMAT_BYTES_MAX: usize = 1 << 10;
 
 /// A moment, and the zone in which its fields are told.
 #[derive(Clone, Debug)]
@@ -89,16 +86,9 @@ impl DateTime {
     }
 
     fn format(&self, format: &str) -> Result<String, ApiError> {
-        if format.len() > FORMAT_BYTES_MAX {
-            return Err(ApiError::too_large(format_args!("format (at most {FORMAT_BYTES_MAX} bytes)")));
-        }
-        // `%c` and its like as C's locale "C" has them.
-        let config = Config::new().custom(PosixCustom::new());
-        let mut text = String::new();
-        BrokenDownTime::from(&self.time)
-            .format_with_config(&config, format, &mut text)
-            .map_err(|error| ApiError::invalid_argument(format_args!("format ({error})")))?;
-        Ok(text)
+        let info = self.zone.rules().to_offset_info(self.timestamp());
+        let moment = (self.nanos().div_euclid(nanos::SECOND) as i64, self.subsec_nanos() as u32);
+        strftime::format(moment, (info.offset().seconds(), info.abbreviation()), format, Locale::POSIX)
     }
 }
 

@@ -19,9 +19,20 @@ pub(super) fn key(call: &Call, index: c_int) -> Result<String, ApiError> {
     name(call, index, "key", limits(call).key_bytes_max)
 }
 
-/// The id of a record. What no record can be called by is left for the database to miss.
-pub(super) fn id(call: &Call, index: c_int) -> Result<String, ApiError> {
-    name(call, index, "id", limits(call).key_bytes_max)
+/// What a script calls a record by.
+pub(super) struct Id {
+    pub(super) text: String,
+    /// Whether a record can have it: there is no use in asking for any other.
+    pub(super) is_possible: bool,
+}
+
+/// The id of a record.
+pub(super) fn id(call: &Call, index: c_int) -> Result<Id, ApiError> {
+    let text = call.str(index, "id")?;
+    let bytes_max = limits(call).key_bytes_max;
+    let is_possible = (1..=bytes_max).contains(&text.len()) && !text.contains('\0');
+    // Enough of it to say what was asked for.
+    Ok(Id { text: text[..text.floor_char_boundary(bytes_max)].to_owned(), is_possible })
 }
 
 /// The pattern of `find`; the database refuses what is too long.
@@ -38,11 +49,8 @@ pub(super) fn query(call: &Call, index: c_int) -> Result<String, ApiError> {
 /// Text that names something. Databases cannot hold NUL in it.
 fn name(call: &Call, index: c_int, name: &str, bytes_max: usize) -> Result<String, ApiError> {
     let text = call.str(index, name)?;
-    if text.is_empty() {
-        return Err(ApiError::invalid_argument(format_args!("{name} (empty)")));
-    }
-    if text.len() > bytes_max {
-        return Err(ApiError::too_large(format_args!("{name} of {} bytes: at most {bytes_max}", text.len())));
+    if !(1..=bytes_max).contains(&text.len()) {
+        return Err(ApiError::too_large(format_args!("{name} of {} bytes: 1 to {bytes_max}", text.len())));
     }
     if text.contains('\0') {
         return Err(ApiError::invalid_argument(format_args!("{name} (has a NUL character)")));
@@ -109,6 +117,7 @@ pub(super) fn find_page(call: &Call, index: c_int) -> Result<KvFindPage, ApiErro
         if call.is_nil(index) {
             return Ok(None);
         }
+        let id = |call: &Call, index| name(call, index, "id", limits(call).key_bytes_max);
         Ok(Some((call.table_field(index, c"key", key)?, call.table_field(index, c"id", id)?)))
     })?;
     Ok(KvFindPage { limit: limit(call, index)?, after })

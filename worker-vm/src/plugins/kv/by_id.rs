@@ -8,6 +8,7 @@ use std::rc::Rc;
 use worker_db::KvRecord;
 
 use super::access::{self, Action};
+use super::arguments::Id;
 use super::record::{MaybeRecord, ValueAndFound, value_and_found};
 use super::{Store, arguments, context};
 use crate::error::ApiError;
@@ -22,7 +23,7 @@ struct Request {
     store: Store,
     context: Rc<ContextCore>,
     action: Action,
-    id: String,
+    id: Id,
 }
 
 impl Request {
@@ -36,7 +37,10 @@ impl Request {
 
     /// The record, if there is one that the context may do this with.
     async fn record(&self) -> Result<Option<KvRecord>, ApiError> {
-        let record = self.store.db.kv_get_by_id(self.store.tenant, &self.id).await?;
+        if !self.id.is_possible {
+            return Ok(None);
+        }
+        let record = self.store.db.kv_get_by_id(self.store.tenant, &self.id.text).await?;
         if let Some(record) = &record {
             access::check_record(&self.context.caps, self.action, record)?;
         }
@@ -62,7 +66,7 @@ pub(super) fn getrecordbyid(
     Ok(async move {
         let record = request.record().await?;
         let held = request.store.hold(&record)?;
-        Ok(Counted { value: MaybeRecord::new(record, || MaybeRecord::NoId(request.id))?, held })
+        Ok(Counted { value: MaybeRecord::new(record, || MaybeRecord::NoId(request.id.text))?, held })
     })
 }
 
@@ -72,10 +76,12 @@ pub(super) fn setbyid(call: &Call) -> Result<impl Future<Output = Result<Nil, Ap
     let request = Request::new(call, Action::Set, "setbyid")?;
     let carried = request.store.carry(&json)?;
     Ok(to_the_end(call, async move {
-        // An absent one is for the write to report.
-        request.record().await?;
+        // One that was there and is gone is for the write to report.
+        if request.record().await?.is_none() {
+            return Err(ApiError::not_found("record with this id"));
+        }
         let Store { db, tenant, .. } = &request.store;
-        db.kv_set_by_id(*tenant, &request.id, &json, expires_at, resume).await?;
+        db.kv_set_by_id(*tenant, &request.id.text, &json, expires_at, resume).await?;
         drop(carried);
         Ok(Nil)
     }))
@@ -85,8 +91,9 @@ pub(super) fn setexpirybyid(call: &Call) -> Result<impl Future<Output = Result<N
     let expires_at = arguments::expires_at(call, 3)?;
     let request = Request::new(call, Action::SetExpiry, "setexpirybyid")?;
     Ok(to_the_end(call, async move {
-        request.record().await?;
-        request.store.db.kv_set_expiry_by_id(request.store.tenant, &request.id, expires_at).await?;
+        if request.record().await?.is_some() {
+            request.store.db.kv_set_expiry_by_id(request.store.tenant, &request.id.text, expires_at).await?;
+        }
         Ok(Nil)
     }))
 }
@@ -94,8 +101,9 @@ pub(super) fn setexpirybyid(call: &Call) -> Result<impl Future<Output = Result<N
 pub(super) fn deletebyid(call: &Call) -> Result<impl Future<Output = Result<Nil, ApiError>> + use<>, ApiError> {
     let request = Request::new(call, Action::Delete, "deletebyid")?;
     Ok(to_the_end(call, async move {
-        request.record().await?;
-        request.store.db.kv_delete_by_id(request.store.tenant, &request.id).await?;
+        if request.record().await?.is_some() {
+            request.store.db.kv_delete_by_id(request.store.tenant, &request.id.text).await?;
+        }
         Ok(Nil)
     }))
 }

@@ -19,6 +19,11 @@ pub(super) fn name(call: &Call, index: c_int) -> Result<TemplateName, ApiError> 
     })
 }
 
+/// The name of a template to look for: `None` is one that no template can have.
+pub(super) fn wanted_name(call: &Call, index: c_int) -> Result<Option<TemplateName>, ApiError> {
+    Ok(TemplateName::new(call.str(index, "name")?).ok())
+}
+
 /// A CreateTemplate. Whether its name is free, its capabilities are held and its sizes are allowed is asked later.
 ///
 /// That the error channel is a channel of the guild in which the bot may speak (S17) can only be asked of Discord, which
