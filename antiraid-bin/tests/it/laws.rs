@@ -33,7 +33,7 @@ const EDGES: [(&str, &[&str]); 9] = [
 ];
 
 /// Heavy crates, and the one crate of ours that may use each.
-const ONLY_IN: [(&str, &str); 19] = [
+const ONLY_IN: [(&str, &str); 23] = [
     ("governor", "worker-core"),
     ("sha2", "worker-core"),
     ("include_dir", "worker-builtins"),
@@ -51,6 +51,10 @@ const ONLY_IN: [(&str, &str); 19] = [
     ("figment", "antiraid-bin"),
     ("hdrhistogram", "antiraid-bin"),
     ("indicatif", "antiraid-bin"),
+    ("luau-analysis", "antiraid-bin"),
+    ("luau-common", "antiraid-bin"),
+    ("luau-config", "antiraid-bin"),
+    ("luau-syntax", "antiraid-bin"),
     ("tracing-subscriber", "antiraid-bin"),
     ("twilight-gateway", "antiraid-bin"),
 ];

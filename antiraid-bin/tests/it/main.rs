@@ -12,5 +12,6 @@ mod luau;
 mod recording;
 mod replay;
 mod store;
+mod type_check;
 mod usage;
 mod worker;
