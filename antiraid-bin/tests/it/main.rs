@@ -7,6 +7,7 @@ mod antiraid;
 mod bench;
 mod check;
 mod config;
+mod drift;
 mod laws;
 mod luau;
 mod recording;
