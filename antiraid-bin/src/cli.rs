@@ -20,7 +20,8 @@ use crate::config::{Config, DatabaseUrl, FlagSetting};
 use crate::mistake::Mistakes;
 use crate::output::{Output, complain};
 use crate::recording::{RecordingError, Source};
-use crate::{bench, bench_command, config_command, kv_command, replay_command, template_command};
+use crate::type_check::TypeCheckError;
+use crate::{bench, bench_command, check_command, config_command, kv_command, replay_command, template_command};
 
 const LONG_ABOUT: &str = "\
 Runs Luau moderation templates for Discord guilds, each guild in a sandbox of its own.
@@ -76,6 +77,7 @@ struct SettingArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Replay(ReplayArgs),
+    Check(CheckArgs),
     /// Check, install, list, pause and remove templates
     #[command(subcommand)]
     Template(TemplateCommand),
@@ -128,6 +130,27 @@ pub struct ReplayArgs {
     /// Print the summary as one JSON document instead of tables
     #[arg(long)]
     pub json: bool,
+}
+
+/// Check the types of templates, with file, line and column
+///
+/// Does what `template check` does, and then checks the types of every file, with those of the shared library and of the
+/// modules that the runtime has. Nothing is run. Exit status: 1 if anything is wrong.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  antiraid check my-template
+  antiraid check --strict examples/templates
+
+A file that begins with --!strict is checked strictly, one with --!nocheck not at all; else the nearest .luaurc decides
+by its languageMode, and without one only what is certainly wrong is named.")]
+pub struct CheckArgs {
+    /// A template, or a folder of templates
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Check every file as if it began with --!strict
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// What can be done with templates.
@@ -351,6 +374,9 @@ pub enum CommandError {
     /// A value for a record that is not one.
     #[error("{0}; a value is JSON, and text needs quotes of its own: '\"text\"'")]
     BadValue(ValueError),
+    /// The types could not be checked.
+    #[error(transparent)]
+    TypeCheck(#[from] TypeCheckError),
     /// Something could not be measured.
     #[error(transparent)]
     Bench(#[from] BenchError),
@@ -375,7 +401,7 @@ impl CommandError {
             Self::Store(error) if error.is_callers_fault() || matches!(error, DbError::BadUrl { .. }) => 2,
             Self::Mistakes(_) | Self::Usage(_) | Self::Recording(_) | Self::BadValue(_) => 2,
             Self::Store(_) | Self::Workers(_) | Self::EventsLost(_) => 3,
-            Self::Bench(_) | Self::Output(_) | Self::Runtime(_) => 3,
+            Self::TypeCheck(_) | Self::Bench(_) | Self::Output(_) | Self::Runtime(_) => 3,
         }
     }
 }
@@ -413,6 +439,7 @@ fn run(cli: Cli) -> Result<Outcome, CommandError> {
     let outcome = runtime.block_on(async {
         match cli.command {
             Command::Config(args) => config_command::run(&args, &effective, &mut output),
+            Command::Check(args) => check_command::run(&args, &config, &mut output),
             Command::Template(command) => template_command::run(command, &config, &mut output).await,
             Command::Kv(command) => kv_command::run(command, &config, &mut output).await,
             Command::Replay(args) => {

@@ -13,12 +13,14 @@ pub mod replay;
 pub mod replay_report;
 
 pub mod template_dir;
+pub mod type_check;
 
 pub mod engine;
 pub mod store;
 pub mod worker;
 
 pub mod bench_command;
+pub mod check_command;
 pub mod config_command;
 pub mod kv_command;
 pub mod replay_command;

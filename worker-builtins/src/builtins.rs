@@ -13,6 +13,9 @@ use worker_core::{
 /// The root as the built-in template sees it.
 static EMBEDDED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/builtins");
 
+/// What stands in a template's global table beside Luau's own, for type checkers and editors: a file of declarations.
+pub const GLOBALS: &str = include_str!("../types/globals.d.luau");
+
 /// The built-in template and the shared library tree, checked against the limits of any other template.
 ///
 /// Both come from one folder, which is the root `/` that the built-in template sees: what is under `templating-types/`

@@ -2,4 +2,4 @@
 
 mod builtins;
 
-pub use builtins::{Builtins, BuiltinsError};
+pub use builtins::{Builtins, BuiltinsError, GLOBALS};

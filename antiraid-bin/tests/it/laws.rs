@@ -34,6 +34,7 @@ const EDGES: [(&str, &[&str]); 9] = [
 
 /// Heavy crates, and the one crate of ours that may use each.
 const ONLY_IN: [(&str, &str); 22] = [
+const ONLY_IN: [(&str, &str); 23] = [
     ("governor", "worker-core"),
     ("argon2", "worker-vm"),
     ("include_dir", "worker-builtins"),
@@ -54,6 +55,10 @@ const ONLY_IN: [(&str, &str); 22] = [
     ("figment", "antiraid-bin"),
     ("hdrhistogram", "antiraid-bin"),
     ("indicatif", "antiraid-bin"),
+    ("luau-analysis", "antiraid-bin"),
+    ("luau-common", "antiraid-bin"),
+    ("luau-config", "antiraid-bin"),
+    ("luau-syntax", "antiraid-bin"),
     ("tracing-subscriber", "antiraid-bin"),
     ("twilight-gateway", "antiraid-bin"),
 ];

@@ -1,0 +1,322 @@
+//! The type files say what the runtime has: no name more, no name less.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use worker_builtins::{Builtins, GLOBALS};
+
+use crate::antiraid::{Antiraid, workspace};
+
+/// The registered modules, each with the type of what `require` gives, in its type file.
+const MODULES: [(&str, &str); 3] =
+    [("@antiraid/datetime", "Module"), ("@antiraid/interop", "Interop"), ("@antiraid/typesext", "TypesExt")];
+
+/// Modules that have a type file and are not in the runtime yet. Whoever builds one moves its row up, or a test fails.
+const MODULES_AWAITED: [(&str, &str); 5] = [
+    ("@antiraid/datamgmt", "Module"),
+    ("@antiraid/luau", "Module"),
+    ("@lune/datetime", "Module"),
+    ("@lune/regex", "Module"),
+    ("@lune/serde", "Module"),
+];
+
+/// Modules that are a type file for good.
+const TYPES_ONLY: [&str; 1] = ["@lune/roblox"];
+
+/// What the context has, each with the type file of what it is. All have a type `Plugin`.
+const PLUGINS: [(&str, &str); 6] = [
+    ("KV", "kv"),
+    ("DataStores", "datastores"),
+    ("Discord", "discord"),
+    ("ObjectStorage", "objectstorage"),
+    ("HTTPClient", "httpclient"),
+    ("ImageCaptcha", "img_captcha"),
+];
+
+/// Plugins that are not in the runtime yet.
+const PLUGINS_AWAITED: [&str; 4] = ["Discord", "ObjectStorage", "HTTPClient", "ImageCaptcha"];
+
+/// Each native type of worker-vm, by its Rust name, with the type that describes it. A `DataStores` and a `DataStore` are
+/// asked at run time.
+const CLASSES: [(&str, &str, &str); 7] = [
+    ("DateTime", "@antiraid/datetime", "DateTime"),
+    ("TimeDelta", "@antiraid/datetime", "TimeDelta"),
+    ("TimeZone", "@antiraid/datetime", "TimeZone"),
+    ("Lazy", "@antiraid-core/lazy", "Lazy"),
+    ("U64", "@antiraid/typesext", "U64"),
+    ("I64", "@antiraid/typesext", "I64"),
+    ("Kv", "@antiraid-core/plugins/kv", "Plugin"),
+];
+
+/// Those that iteration shows.
+const CLASSES_ITERATED: [&str; 2] = ["DataStores", "DataStore"];
+
+type Names = BTreeSet<String>;
+
+/// The fields of an exported type, or of a declared global: what stands one tab deep in its declaration.
+fn members(text: &str, declaration: &str) -> Names {
+    let begin = [
+        format!("export type {declaration} "),
+        format!("export type {declaration}<"),
+        format!("declare {declaration}: "),
+    ];
+    let mut lines = text.lines().skip_while(|line| !begin.iter().any(|begin| line.starts_with(begin)));
+    let first = lines.next().unwrap_or_else(|| panic!("no type {declaration}"));
+    // `typeof(setmetatable(` has the fields two tabs deep, in its first argument.
+    let (indent, lines): (&str, Vec<_>) = if first.ends_with("typeof(setmetatable(") {
+        ("\t\t", lines.skip(1).take_while(|line| !line.starts_with("\t}")).collect())
+    } else {
+        ("\t", lines.take_while(|line| !line.starts_with('}')).collect())
+    };
+    let fields = lines.iter().filter_map(|line| {
+        let line = line.strip_prefix(indent)?;
+        let line = line.strip_prefix("read ").unwrap_or(line);
+        let (name, _) = line.split_once(':')?;
+        name.chars().all(|c| c.is_alphanumeric() || c == '_').then(|| name.to_owned())
+    });
+    let names: Names = fields.collect();
+    assert!(!names.is_empty(), "{declaration} has no fields");
+    names
+}
+
+fn type_file(module: &str) -> String {
+    let path = format!("{}{module}.luau", Builtins::LIBRARY_ROOT);
+    let library = Builtins::embedded().library();
+    library.get(&path).unwrap_or_else(|| panic!("no {path}")).to_string()
+}
+
+/// What a template sees: the names in each module, in each data store, in `task`, and what is there at all.
+fn seen() -> Value {
+    let modules: Vec<_> = MODULES
+        .iter()
+        .chain(&MODULES_AWAITED)
+        .map(|(name, _)| format!("{name:?}"))
+        .chain(["\"@lune/roblox\"".into()])
+        .collect();
+    let plugins: Vec<_> = PLUGINS.iter().map(|(name, _)| format!("{name:?}")).collect();
+    let code = format!(
+        r#"
+local _, ctx = ...
+local function names(of: any): {{ string }}
+    local list = {{}}
+    for name in of do
+        table.insert(list, name)
+    end
+    return list
+end
+local seen = {{ modules = {{}}, plugins = {{}}, stores = {{}}, globals = {{}}, task = names(task), bitu64 = {{}} }} :: any
+for _, name in {{ {} }} do
+    local ok, module = pcall(require, name)
+    seen.modules[name] = if ok then names(module) else nil
+end
+for _, name in {{ {} }} do
+    seen.plugins[name] = pcall(function() return ctx[name] end)
+end
+for name in ctx.DataStores do
+    seen.stores[name] = names(ctx.DataStores[name])
+end
+for _, name in {{ "print", "collectgarbage", "getfenv", "setfenv", "loadstring", "newproxy" }} do
+    seen.globals[name] = type((_G :: any)[name])
+end
+seen.bitu64 = names((require("@antiraid/typesext") :: any).bitu64)
+return seen
+"#,
+        modules.join(", "),
+        plugins.join(", ")
+    );
+    let manifest =
+        "name = \"t\"\ndescription = \"x\"\nevents = [\"MESSAGE\"]\ncapabilities = [\"*\"]\ntenants = \"all\"\n";
+    let ran = Antiraid::new()
+        .file("t/template.toml", manifest)
+        .file("t/init.luau", code)
+        .file("x.jsonl", r#"{"op":0,"t":"MESSAGE_CREATE","s":1,"d":{"guild_id":"1"}}"#)
+        .run(["replay", "--results", "--templates", "t", "x.jsonl"]);
+    let line: Value = serde_json::from_str(ran.stdout.lines().next().unwrap_or_default())
+        .unwrap_or_else(|_| panic!("{}{}", ran.stdout, ran.stderr));
+    assert!(line["value"].is_object(), "{}{}", ran.stdout, ran.stderr);
+    line["value"].clone()
+}
+
+fn names(value: &Value) -> Names {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[test]
+fn modules_and_globals() {
+    let seen = seen();
+    let tables: BTreeMap<&str, Names> =
+        seen["modules"].as_object().unwrap().iter().map(|(name, keys)| (&**name, names(keys))).collect();
+    for (module, of) in MODULES {
+        let has = tables.get(module).unwrap_or_else(|| panic!("the runtime has no {module}"));
+        assert_eq!(*has, members(&type_file(module), of), "{module}: runtime, then type file");
+    }
+    for (module, of) in MODULES_AWAITED {
+        assert!(!tables.contains_key(module), "{module} is there now: move its row to MODULES");
+        assert!(!members(&type_file(module), of).is_empty());
+    }
+    assert_eq!(names(&seen["task"]), members(GLOBALS, "task"));
+    for (name, kind) in [
+        ("print", "function"),
+        ("collectgarbage", "function"),
+        ("getfenv", "nil"),
+        ("setfenv", "nil"),
+        ("loadstring", "nil"),
+        ("newproxy", "nil"),
+    ] {
+        assert_eq!(seen["globals"][name], kind, "{name}");
+        let declared = match kind {
+            "nil" => format!("declare {name}: nil"),
+            _ => format!("declare function {name}("),
+        };
+        assert!(GLOBALS.contains(&declared), "{declared}");
+    }
+    let typesext = type_file("@antiraid/typesext");
+    let bitu64 = typesext.split_once("\tbitu64: {\n").unwrap().1.split_once("\n\t},").unwrap().0.replace("\t\t", "\t");
+    assert_eq!(names(&seen["bitu64"]), members(&format!("export type bitu64 = {{\n{bitu64}\n}}"), "bitu64"));
+}
+
+#[test]
+fn every_type_file_of_a_module_is_in_a_table_above() {
+    let library = Builtins::embedded().library();
+    let files: Names = library
+        .iter()
+        .filter_map(|(path, _)| path.strip_prefix(Builtins::LIBRARY_ROOT)?.strip_suffix(".luau"))
+        .map(str::to_owned)
+        .collect();
+    let of = |folders: &[&str]| -> Names {
+        files.iter().filter(|path| folders.iter().any(|folder| path.starts_with(folder))).cloned().collect()
+    };
+    let listed = MODULES.iter().chain(&MODULES_AWAITED).map(|(name, _)| *name).chain(TYPES_ONLY);
+    assert_eq!(of(&["@antiraid/", "@lune/"]), listed.map(str::to_owned).collect::<Names>());
+    let plugins = PLUGINS.iter().map(|(_, file)| format!("@antiraid-core/plugins/{file}"));
+    assert_eq!(of(&["@antiraid-core/plugins/"]), plugins.collect());
+}
+
+#[test]
+fn plugins_and_stores() {
+    let seen = seen();
+    let context = members(&type_file("@antiraid-core/primitives"), "TemplateContext");
+    for (plugin, file) in PLUGINS {
+        assert!(context.contains(plugin), "TemplateContext has no {plugin}");
+        let is_there = seen["plugins"][plugin] == true;
+        let is_awaited = PLUGINS_AWAITED.contains(&plugin);
+        assert_ne!(is_there, is_awaited, "{plugin}: PLUGINS_AWAITED has those that are not there yet");
+        assert!(!members(&type_file(&format!("@antiraid-core/plugins/{file}")), "Plugin").is_empty());
+    }
+    let text = type_file("@antiraid-core/plugins/datastores");
+    let stores = seen["stores"].as_object().unwrap();
+    let mut described = members(&text, "Plugin");
+    assert!(described.remove("JobServerStore"), "described as nil");
+    assert_eq!(stores.keys().cloned().collect::<Names>(), described);
+    for (store, functions) in stores {
+        let mut described = members(&text, "DataStore");
+        described.extend(members(&text, store));
+        assert_eq!(names(functions), described, "{store}: runtime, then type file");
+    }
+}
+
+/// The Luau side of a native type cannot be iterated, so its names are read where Rust registers them.
+#[test]
+fn native_types() {
+    let sources = rust_sources(&workspace().join("worker-vm/src"));
+    let mut found = Names::new();
+    for text in &sources {
+        for (at, _) in text.match_indices("implClassfor") {
+            let class = text[at + "implClassfor".len()..].split_once('{').unwrap().0;
+            found.insert(class.to_owned());
+        }
+    }
+    let listed: Names = CLASSES.iter().map(|(class, ..)| *class).chain(CLASSES_ITERATED).map(str::to_owned).collect();
+    assert_eq!(found, listed, "native types of worker-vm, then those that a table above describes");
+
+    for (class, module, of) in CLASSES {
+        let head = format!("implClassfor{class}{{");
+        let text = sources.iter().find(|text| text.contains(&head)).unwrap();
+        let block = block(text, &head);
+        let mut registered = registered(block);
+        if block.contains("register::<Self>(class)") {
+            registered.extend(self::registered(self::block(text, "fnregister<")));
+        }
+        assert_eq!(registered, members(&type_file(module), of), "{class}: runtime, then type file");
+    }
+}
+
+#[test]
+fn the_context() {
+    let path = workspace().join("worker-vm/src/runtime/context.rs");
+    let text = without_space(&fs::read_to_string(path).unwrap());
+    let mut has: Names = quoted_before(block(&text, "fnindex("), "b\"", "=>");
+    has.extend(quoted_before(block(&text, "fnindex("), "b\"", "|"));
+    has.extend(quoted_before(&text, ",c\"", ");"));
+    // Kept under these names, or never there.
+    has.retain(|name| name != "HTTPServer" && !name.starts_with("__"));
+    assert_eq!(
+        has.intersection(&members(&type_file("@antiraid-core/primitives"), "TemplateContext")).count(),
+        members(&type_file("@antiraid-core/primitives"), "TemplateContext").len(),
+        "TemplateContext describes what the runtime does not have: {has:?}"
+    );
+    let fields = quoted_before(block(&text, "fnindex("), "b\"", "=>");
+    let described = members(&type_file("@antiraid-core/primitives"), "TemplateContext");
+    let missing: Vec<_> = fields.difference(&described).collect();
+    assert!(missing.is_empty(), "TemplateContext does not describe {missing:?}");
+}
+
+/// The Rust files below a folder, without white space, so that it does not matter how they are wrapped.
+fn rust_sources(dir: &Path) -> Vec<String> {
+    let mut sources = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources.extend(rust_sources(&path));
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            sources.push(without_space(&fs::read_to_string(&path).unwrap()));
+        }
+    }
+    sources
+}
+
+fn without_space(text: &str) -> String {
+    text.split_whitespace().collect()
+}
+
+/// From `head` to the brace that closes its first one.
+fn block<'a>(text: &'a str, head: &str) -> &'a str {
+    let text = &text[text.find(head).unwrap_or_else(|| panic!("no {head}"))..];
+    let mut depth = 0;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 1 => return &text[..at],
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    panic!("{head} does not end")
+}
+
+/// What is written between `open` and a quote that `after` follows.
+fn quoted_before(text: &str, open: &str, after: &str) -> Names {
+    let parts = text.match_indices(open).filter_map(|(at, _)| {
+        let (name, rest) = text[at + open.len()..].split_once('"')?;
+        let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        (is_name && rest.starts_with(after)).then(|| name.to_owned())
+    });
+    parts.collect()
+}
+
+/// The methods and fields that the implementation of `Class` registers.
+fn registered(text: &str) -> Names {
+    let mut names = Names::new();
+    for call in [".method(c\"", ".yielding(c\"", ".working(c\""] {
+        names.extend(quoted_before(text, call, ","));
+    }
+    if text.contains("fnfield(") {
+        let field = block(text, "fnfield(");
+        names.extend(quoted_before(field, "\"", "=>"));
+        names.extend(quoted_before(field, "\"", "|\""));
+        names.extend(quoted_before(field, "name==\"", ")"));
+    }
+    names
+}
