@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod check;
+mod clock;
 mod error;
 pub mod floor;
+mod harness;
 mod luau;
 mod modules;
 mod plugins;
@@ -15,8 +17,11 @@ mod worker_state;
 mod worker_vm_manager;
 
 pub use check::{Problem, check_template};
+pub use clock::{Busy, VirtualClock};
 pub use error::{VmError, contained_panics};
+pub use harness::{Harness, TestCall};
 pub use luau::compile::{CompileError, compile};
+pub use plugins::discord::{Answer, Recorded, Recorder};
 pub use require_path::{RequireError, RequireTree};
 pub use runtime::turns::Turn;
 pub use tenant_log::{LogKind, LogLine, TenantLog};

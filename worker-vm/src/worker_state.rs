@@ -4,10 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rand::distr::{Alphanumeric, SampleString};
 use worker_core::{RatelimitRules, SourceLine, StaticRef, TemplateFiles, Value};
 use worker_db::{BytecodeKey, SharedCache, WorkerDb};
 
+use crate::clock::Clock;
+use crate::harness::Harness;
 use crate::luau::compile::{CompileError, compile};
+use crate::plugins::discord::Recorder;
 
 /// A file of at most this many bytes is compiled where it is needed, in about 10 ms at most; a larger one on a thread
 /// for blocking work.
@@ -23,6 +27,8 @@ pub struct WorkerState {
     current_user: Option<Arc<Value>>,
     links: Arc<Links>,
     started_at: Timestamp,
+    clock: Clock,
+    harness: Option<Arc<Harness>>,
 }
 
 /// Where people find help and the dashboard; what `LinksStore` answers.
@@ -48,13 +54,53 @@ impl WorkerState {
         links: Links,
     ) -> Self {
         let started_at = Timestamp::now();
-        Self { db, shared, library, ratelimits, current_user: None, links: Arc::new(links), started_at }
+        Self {
+            db,
+            shared,
+            library,
+            ratelimits,
+            current_user: None,
+            links: Arc::new(links),
+            started_at,
+            clock: Clock::Real,
+            harness: None,
+        }
     }
 
     /// The same with the bot's own user, as Discord describes it.
     pub fn with_current_user(mut self, user: Value) -> Self {
         self.current_user = Some(Arc::new(user));
         self
+    }
+
+    /// The same for tests of templates: time, chance, Discord and the module for specs are what the harness says.
+    pub fn with_harness(mut self, harness: Harness) -> Self {
+        self.started_at = harness.clock().now();
+        self.clock = Clock::Virtual(harness.clock().clone());
+        self.harness = Some(Arc::new(harness));
+        self
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What stands in for the world outside, while templates are tested.
+    pub(crate) fn harness(&self) -> Option<&Harness> {
+        self.harness.as_deref()
+    }
+
+    /// Who records calls of `ctx.Discord` in place of Discord, while templates are tested.
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.harness()?.recorder()
+    }
+
+    /// Random letters and digits.
+    pub(crate) fn random_string(&self, chars: usize) -> String {
+        match &self.harness {
+            Some(harness) => harness.random_string(chars),
+            None => Alphanumeric.sample_string(&mut rand::rng(), chars),
+        }
     }
 
     pub(crate) fn db(&self) -> &WorkerDb {

@@ -3,6 +3,7 @@
 pub(crate) mod datetime;
 pub(crate) mod interop;
 pub(crate) mod lazy;
+pub(crate) mod test;
 pub(crate) mod typesext;
 
 use crate::luau::lua_State;
@@ -32,7 +33,9 @@ pub(crate) fn registered(spec: &str) -> Option<&'static str> {
 
 /// Pushes a registered module's table. May raise.
 pub(crate) fn push(l: *mut lua_State, name: &str) {
-    if let Some((_, push)) = MODULES.iter().find(|(module, _)| *module == name) {
+    if name == test::NAME {
+        test::push_module(l);
+    } else if let Some((_, push)) = MODULES.iter().find(|(module, _)| *module == name) {
         push(l);
     }
 }

@@ -1,5 +1,6 @@
 //! What a context offers.
 
+pub(crate) mod discord;
 pub(crate) mod kv;
 
 use worker_core::Snowflake;
@@ -17,7 +18,12 @@ where
     R: 'static,
     W: Future<Output = Result<R, ApiError>> + 'static,
 {
-    let write = metered(call.vm().tenant.account.clone(), write);
+    let (write, busy) = (metered(call.vm().tenant.account.clone(), write), call.vm().clock().busy());
+    let write = async move {
+        let written = write.await;
+        drop(busy);
+        written
+    };
     async move { tokio::task::spawn_local(write).await.unwrap_or_else(|error| Err(ApiError::internal(&error))) }
 }
 
