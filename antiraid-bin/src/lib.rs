@@ -11,6 +11,9 @@ pub mod recording;
 pub mod replay;
 pub mod replay_report;
 
+pub mod spec_files;
+pub mod spec_report;
+pub mod spec_world;
 pub mod template_dir;
 
 pub mod engine;
@@ -22,5 +25,6 @@ pub mod config_command;
 pub mod kv_command;
 pub mod replay_command;
 pub mod template_command;
+pub mod test_command;
 
 pub mod bench;

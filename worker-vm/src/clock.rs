@@ -110,6 +110,11 @@ impl VirtualClock {
         self.state().elapsed
     }
 
+    /// When the next timer goes off, counted from the clock's start.
+    pub fn next_timer(&self) -> Option<Duration> {
+        self.state().timers.first_key_value().map(|((at, _), _)| *at)
+    }
+
     /// Moves to the next timer and lets it go off, if there is one until then (counted from the clock's start). Then it is
     /// [quiet](Self::quiet) again only when what that timer started sleeps or has ended.
     pub fn fire_next(&self, until: Duration) -> bool {
