@@ -2,11 +2,14 @@
 
 #![expect(unsafe_code, reason = "Luau's C API")]
 
+use std::sync::{Arc, OnceLock};
+
 use crate::error::ApiError;
-use crate::luau::compile;
+use crate::luau::compile::{self, CompileError};
 use crate::luau::native::{self, Call, raise};
 use crate::luau::{ffi, lua_State};
 use crate::modules::interop;
+use crate::runtime::run;
 use crate::runtime::vm::Vm;
 
 /// Its name.
@@ -29,15 +32,15 @@ pub(crate) fn check_access(vm: &Vm) -> Result<(), ApiError> {
 
 /// Pushes the module. May raise.
 pub(crate) fn push_module(l: *mut lua_State) {
-    let bytecode = match compile::compile(PATH, SOURCE) {
+    static BYTECODE: OnceLock<Result<Arc<[u8]>, CompileError>> = OnceLock::new();
+    let bytecode = match BYTECODE.get_or_init(|| compile::compile(PATH, SOURCE)) {
         Ok(bytecode) => bytecode,
-        Err(error) => raise(l, ApiError::internal(&error)),
+        Err(error) => raise(l, ApiError::internal(error)),
     };
     // SAFETY: LUA_MINSTACK is enough: the chunk and its two arguments, which its one result replaces.
     unsafe {
         ffi::lua_pushvalue(l, ffi::LUA_GLOBALSINDEX);
-        compile::load(l, PATH, &bytecode);
-        drop(bytecode);
+        compile::load(l, PATH, bytecode);
         native::push_yielding(l, c"call", |call: &Call| {
             let name = call.str(1, "name")?;
             let arguments = call.values()?.split_off(1);
@@ -47,6 +50,7 @@ pub(crate) fn push_module(l: *mut lua_State) {
             }
         });
         interop::push_module(l);
-        ffi::lua_call(l, 2, 1);
+        // It only defines functions; its caller could not go on with half of them.
+        run::unpreempted(|| ffi::lua_call(l, 2, 1));
     }
 }
