@@ -38,6 +38,15 @@ pub enum Subject {
     Nothing,
 }
 
+impl SpecSuite {
+    /// A path from the root of the suite, as it is found on disk.
+    pub fn on_disk(&self, path: &str) -> String {
+        let path = Path::new(path.trim_start_matches('/'));
+        let folder = self.folder.strip_prefix(".").unwrap_or(&self.folder);
+        folder.join(path).display().to_string()
+    }
+}
+
 /// What loads a spec, as `/init.luau` of its VM.
 const DRIVER: &str = "\
 local request = (...).data
@@ -86,7 +95,7 @@ fn collect(folder: &Path, specs: &mut Vec<PathBuf>, mistakes: &mut Mistakes) {
         if kind.is_dir() && !name.starts_with('.') && name != "target" && name != "node_modules" {
             collect(&path, specs, mistakes);
         } else if kind.is_file() && name.ends_with(SPEC_SUFFIX) {
-            specs.push(path);
+            specs.push(path.strip_prefix(".").map_or(path.clone(), Path::to_owned));
         }
     }
 }

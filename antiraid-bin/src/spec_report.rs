@@ -1,13 +1,13 @@
 //! What came of the tests of a run: collected, and told.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use worker_core::TemplateError;
 
 use crate::output::Output;
+use crate::spec_files::SpecSuite;
 
 /// Lines of a log that are shown below a test that failed; the last ones.
 const LOG_LINES_MAX: usize = 20;
@@ -70,15 +70,15 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A spec's error. Paths in it begin at the root of `folder`; `fallback` is where the test stands.
-    pub fn new(error: &TemplateError, folder: &Path, fallback: String, log: Vec<String>) -> Self {
+    /// A spec's error; `fallback` is where the test stands.
+    pub fn new(error: &TemplateError, suite: &SpecSuite, fallback: String, log: Vec<String>) -> Self {
         let lines = error.traceback.as_deref().unwrap_or_default().lines().map(str::trim);
         let is_authors = |line: &&str| !NOT_THE_AUTHORS.iter().any(|path| line.starts_with(path));
         let traceback: Vec<_> =
-            lines.filter(|line| line.starts_with('/')).filter(is_authors).map(|line| in_folder(folder, line)).collect();
+            lines.filter(|line| line.starts_with('/')).filter(is_authors).map(|line| suite.on_disk(line)).collect();
         let at = traceback.first().map(|line| place_of(line)).or_else(|| {
             let at = error.at.as_ref()?.to_string();
-            is_authors(&&*at).then(|| in_folder(folder, &at))
+            is_authors(&&*at).then(|| suite.on_disk(&at))
         });
         let at = at.unwrap_or(fallback);
         let mut message = error.text.to_string();
@@ -90,11 +90,6 @@ impl Failure {
         }
         Self { at, message, traceback, log }
     }
-}
-
-/// A line that begins with a path from the root, with the path on disk.
-fn in_folder(folder: &Path, line: &str) -> String {
-    folder.join(line.trim_start_matches('/')).display().to_string()
 }
 
 /// `file:line` at the beginning of a line of a traceback.

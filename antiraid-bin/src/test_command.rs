@@ -81,7 +81,7 @@ struct Listed {
 
 impl SpecRun<'_> {
     async fn spec(&mut self, suite: &SpecSuite, spec: &str) -> Result<(), CommandError> {
-        let file = suite.folder.join(spec).display().to_string();
+        let file = suite.on_disk(spec);
         let module = format!("./{}", spec.trim_end_matches(".luau"));
         debug_assert!(spec.ends_with(SPEC_SUFFIX));
         let timeout = Duration::from_secs(self.args.timeout);
@@ -93,7 +93,7 @@ impl SpecRun<'_> {
         let tests = match listed.and_then(|tests| read_listed(&tests)) {
             Ok(tests) => tests,
             Err(error) => {
-                let failure = Failure::new(&error, &suite.folder, file.clone(), log);
+                let failure = Failure::new(&error, suite, file.clone(), log);
                 self.heading(&file)?;
                 return self.add(file, "(the spec itself)".into(), TestStatus::Failed, Some(failure));
             }
@@ -118,8 +118,7 @@ impl SpecRun<'_> {
                     Err(TemplateError::new(format!("a template failed in the background: {}", background.join("\n"))))
                 }
             });
-            let failure =
-                outcome.err().map(|error| Failure::new(&error, &suite.folder, format!("{file}:{line}"), world.log()));
+            let failure = outcome.err().map(|error| Failure::new(&error, suite, format!("{file}:{line}"), world.log()));
             world.end().await;
             let status = if failure.is_some() { TestStatus::Failed } else { TestStatus::Passed };
             self.add(file.clone(), name, status, failure)?;

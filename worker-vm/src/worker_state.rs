@@ -10,7 +10,7 @@ use worker_db::{BytecodeKey, SharedCache, WorkerDb};
 
 use crate::clock::Clock;
 use crate::harness::Harness;
-use crate::luau::compile::{CompileError, compile};
+use crate::luau::compile::{CompileError, OPTIMIZATION_LEVEL, compile_with};
 use crate::plugins::discord::Recorder;
 
 /// A file of at most this many bytes is compiled where it is needed, in about 10 ms at most; a larger one on a thread
@@ -141,7 +141,7 @@ impl WorkerState {
         let key = self.key(files, path);
         let relative = path.trim_start_matches('/');
         let text = files.get(relative).or_else(|| self.library.get(relative)).cloned();
-        let (shared, path) = (self.shared.clone(), Arc::<str>::from(path));
+        let (shared, path, level) = (self.shared.clone(), Arc::<str>::from(path), self.optimization_level());
         async move {
             let missing = || CompileError {
                 at: SourceLine { path: path.clone(), line: 1 },
@@ -152,12 +152,12 @@ impl WorkerState {
             shared
                 .bytecode_or_compile(&key, || async move {
                     if text.len() <= COMPILE_INLINE_BYTES_MAX {
-                        return compile(&compile_path, &text);
+                        return compile_with(&compile_path, &text, level);
                     }
                     let at = SourceLine { path: compile_path.clone(), line: 1 };
-                    tokio::task::spawn_blocking(move || compile(&compile_path, &text)).await.unwrap_or_else(|error| {
-                        Err(CompileError { at, message: format!("the compiler failed: {error}") })
-                    })
+                    tokio::task::spawn_blocking(move || compile_with(&compile_path, &text, level)).await.unwrap_or_else(
+                        |error| Err(CompileError { at, message: format!("the compiler failed: {error}") }),
+                    )
                 })
                 .await
         }
@@ -171,6 +171,12 @@ impl WorkerState {
             // Large, or somebody else compiles it.
             std::task::Poll::Pending => None,
         }
+    }
+
+    /// The code of specs keeps every call in its tracebacks: none is inlined, so that a failure says who called.
+    fn optimization_level(&self) -> u8 {
+        let is_for_specs = self.harness().is_some_and(|harness| harness.host().is_some());
+        if is_for_specs { 1 } else { OPTIMIZATION_LEVEL }
     }
 
     fn key(&self, files: &TemplateFiles, path: &str) -> BytecodeKey {

@@ -11,6 +11,7 @@ mod laws;
 mod luau;
 mod recording;
 mod replay;
+mod specs;
 mod store;
 mod usage;
 mod worker;
