@@ -160,7 +160,7 @@ Examples:
 `@antiraid-test` is described in antiraid-bin/README.md; its types are in the shared library.
 Exit status: 1 if a test failed, 2 if a template or a spec has mistakes, or there is no spec.")]
 pub struct TestArgs {
-    /// The folder with the specs
+    /// The folder with the specs, or one spec
     #[arg(value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
     /// Only tests with this in their name, which begins with the names of their groups

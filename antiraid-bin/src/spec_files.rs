@@ -55,11 +55,15 @@ return require(\"@antiraid-test\").__run(request, function()
 end)
 ";
 
-/// Finds all specs at and below `dir`, and reads what they are for. Either all can be run, or every mistake is named.
+/// Finds all specs at and below `dir` (or `dir` itself, if it is one), and reads what they are for. Either all can be run, or every mistake is named.
 pub fn read_suites(dir: &Path, limits: &TemplateLimits, builtins: &Builtins) -> Result<Vec<SpecSuite>, Mistakes> {
     let mut mistakes = Mistakes::none();
     let mut paths = Vec::new();
-    collect(dir, &mut paths, &mut mistakes);
+    if dir.is_file() && dir.to_string_lossy().ends_with(SPEC_SUFFIX) {
+        paths.push(dir.into());
+    } else {
+        collect(dir, &mut paths, &mut mistakes);
+    }
     if paths.is_empty() && mistakes.iter().len() == 0 {
         let what =
             format!("no spec here: no file at or below it ends in {SPEC_SUFFIX}; `antiraid test --help` has one");
@@ -67,7 +71,7 @@ pub fn read_suites(dir: &Path, limits: &TemplateLimits, builtins: &Builtins) -> 
     }
     let mut folders: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
     for path in paths {
-        folders.entry(root_of(&path).unwrap_or_else(|| dir.into())).or_default().push(path);
+        folders.entry(root_of(&path).unwrap_or_else(|| folder_of(dir))).or_default().push(path);
     }
     let mut suites = Vec::new();
     for (folder, specs) in folders {
@@ -111,6 +115,14 @@ fn root_of(spec: &Path) -> Option<PathBuf> {
         Some(folder) if folder.as_os_str().is_empty() => Some(".".into()),
         Some(folder) => Some(folder.into()),
         None => absolute.ancestors().nth(depth + 1).map(Path::to_owned),
+    }
+}
+
+/// The folder that was given, or that of the spec that was.
+fn folder_of(dir: &Path) -> PathBuf {
+    match dir.parent() {
+        Some(folder) if dir.is_file() => folder.into(),
+        _ => dir.into(),
     }
 }
 

@@ -15,7 +15,6 @@ use crate::luau::stack::PushBox;
 use crate::luau::value;
 use crate::modules::lazy::Lazy;
 use crate::runtime::context::ContextCore;
-use crate::runtime::held::Held;
 use crate::runtime::vm::Vm;
 
 /// What was asked of Discord, and how it answers. Clones are handles to the same record.
@@ -121,7 +120,6 @@ impl Class for DiscordRecorder {
                 let place = call.upvalue_number(1).unwrap_or_default() as usize;
                 let (name, returns) = METHODS[place];
                 let answer = recorded(call, text(name))?;
-                let vm = call.vm().weak();
                 Ok(async move {
                     let answered = match answer {
                         Some(Answer::Error(text)) => return Err(ApiError::verbatim(text)),
@@ -129,13 +127,7 @@ impl Class for DiscordRecorder {
                         None if returns == Returns::LazyList => Value::List(Vec::new()),
                         None => Value::Map(BTreeMap::new()),
                     };
-                    if returns == Returns::Nil {
-                        return Ok(None);
-                    }
-                    // Counted before it is pushed, so that a refusal is this call's.
-                    let _held = Held::new(vm, value::bytes(&answered))
-                        .ok_or_else(|| ApiError::memory("no room for the answer within the tenant's memory limit"))?;
-                    Ok(Some(Lazy::new(answered)))
+                    Ok((returns != Returns::Nil).then(|| Lazy::new(answered)))
                 })
             })
             .method(c"antiraid_bulk_op", |call: &Call| {
