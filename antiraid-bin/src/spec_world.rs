@@ -19,7 +19,10 @@ use worker_db::{
     DbClock, DbConfig, DbError, KvFindPage, KvPage, KvRecord, KvSet, Lookup, Scopes, SharedCache, SharedCacheConfig,
     WorkerCacheData, WorkerDb,
 };
-use worker_vm::{Answer, Harness, Links, LogKind, Recorder, Run, TestCall, VirtualClock, WorkerState, WorkerVmManager};
+use worker_vm::{
+    Answer, Harness, HttpAnswer, HttpRecorder, HttpRequest, Links, LogKind, Recorder, Run, TestCall, VirtualClock,
+    WorkerState, WorkerVmManager,
+};
 
 use crate::spec_files::{SpecSuite, Subject};
 use crate::store;
@@ -84,6 +87,7 @@ pub struct Request {
 pub struct SpecWorld {
     clock: VirtualClock,
     recorder: Recorder,
+    http: HttpRecorder,
     db: WorkerDb,
     cache: WorkerCacheData,
     vms: WorkerVmManager,
@@ -123,14 +127,14 @@ impl SpecWorld {
             }
             Subject::Nothing => (None, None, String::new()),
         };
-        let recorder = Recorder::default();
+        let (recorder, http) = (Recorder::default(), HttpRecorder::default());
         let state = |rules: &StaticRef<RatelimitRules>, harness| {
             let (db, shared) = (db.clone(), common.shared.clone());
             WorkerState::new(db, shared, suite.library.clone(), rules.clone(), common.links.clone())
                 .with_harness(harness)
         };
         let cache = WorkerCacheData::new(db.clone(), common.shared.clone(), builtin, common.limits.clone());
-        let harness = Harness::for_templates(clock.clone(), common.seed, recorder.clone());
+        let harness = Harness::for_templates(clock.clone(), common.seed, recorder.clone(), http.clone());
         let vms = WorkerVmManager::new(state(&common.rules, harness), cache.clone(), common.limits.clone());
 
         let (host, calls) = mpsc::unbounded_channel();
@@ -142,6 +146,7 @@ impl SpecWorld {
         let world = Rc::new(Self {
             clock,
             recorder,
+            http,
             db,
             cache,
             vms,
@@ -316,6 +321,13 @@ impl SpecWorld {
                     _ => Answer::Value(Value::Null),
                 };
                 self.recorder.answer(method, answers.iter().map(answer));
+                Ok(Value::Null)
+            }
+            "http_requests" => Ok(Value::List(self.http.requests().into_iter().map(request_value).collect())),
+            "http_answer" => {
+                let Value::List(answers) = argument(2) else { return Err("the answers are not a list".into()) };
+                let answers = answers.iter().map(http_answer).collect::<Result<Vec<_>, _>>()?;
+                self.http.answer(text(argument(0))?, text(argument(1))?, answers);
                 Ok(Value::Null)
             }
             "log" => {
@@ -564,6 +576,50 @@ fn record_value(record: KvRecord) -> Result<Value, String> {
         ("version", (record.version as i64).into()),
         ("expires_at", record.expires_at.map(|at| at.as_second()).into()),
     ]))
+}
+
+fn request_value(request: HttpRequest) -> Value {
+    let headers = request.headers.into_iter().map(|(name, value)| (name, Value::Text(value)));
+    let text = |body: Bytes| match String::from_utf8(body.to_vec()) {
+        Ok(text) => Value::Text(text),
+        Err(_) => Value::Bytes(body),
+    };
+    Value::from([
+        ("method", request.method.into()),
+        ("url", request.url.into()),
+        ("headers", Value::Map(headers.collect())),
+        ("body", request.body.map_or(Value::Null, text)),
+    ])
+}
+
+/// An answer of `http.on` or `http.fail`: `{ error }`, or `{ status?, headers?, body?, json? }`.
+fn http_answer(value: &Value) -> Result<HttpAnswer, String> {
+    let Value::Map(fields) = value else { return Err("an answer is no table".into()) };
+    if let Some(error) = fields.get("error") {
+        return Ok(HttpAnswer::Error(text(error)?.to_owned()));
+    }
+    let status = match fields.get("status") {
+        None => 200,
+        Some(status) => {
+            let status = number(status).filter(|status| (100.0..=999.0).contains(status));
+            status.ok_or("status (expected a number from 100 to 999)")? as u16
+        }
+    };
+    let headers = match fields.get("headers") {
+        Some(Value::Map(headers)) => headers
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), text(value)?.to_owned())))
+            .collect::<Result<_, String>>()?,
+        _ => Vec::new(),
+    };
+    let body = match (fields.get("body"), fields.get("json")) {
+        (Some(Value::Text(body)), None) => Bytes::from(body.clone()),
+        (Some(Value::Bytes(body) | Value::Buffer(body)), None) => body.clone(),
+        (None, Some(json)) => Bytes::from(json.to_json_untyped().map_err(|error| error.to_string())?),
+        (None, None) => Bytes::new(),
+        _ => return Err("an answer has either a body, which is a text or a buffer, or json".into()),
+    };
+    Ok(HttpAnswer::Response { status, headers, body })
 }
 
 fn known_method(method: &str) -> Result<&'static str, String> {

@@ -21,7 +21,7 @@ pub mod contract;
 pub use capabilities::Capabilities;
 pub use event::{BaseName, Event, EventName, Priority};
 pub use ids::{IdParseError, Snowflake, TenantId, WorkerId};
-pub use limits::{KvLimits, Limits, TemplateLimits};
+pub use limits::{CaptchaLimits, HttpLimits, KvLimits, Limits, ObjectLimits, TemplateLimits};
 pub use ratelimits::{ManualClock, Quota, RatelimitFamily, RatelimitHit, RatelimitRules, Ratelimits};
 pub use routing::Routing;
 pub use static_ref::StaticRef;

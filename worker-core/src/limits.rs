@@ -47,6 +47,12 @@ pub struct Limits {
     pub kv: KvLimits,
     /// Limits of templates.
     pub templates: TemplateLimits,
+    /// Limits of requests to other servers.
+    pub http: HttpLimits,
+    /// Limits of objects.
+    pub objects: ObjectLimits,
+    /// Limits of captchas.
+    pub captcha: CaptchaLimits,
 }
 
 impl Default for Limits {
@@ -72,6 +78,9 @@ impl Default for Limits {
             tenant_dispatches_max: 512,
             kv: KvLimits::default(),
             templates: TemplateLimits::default(),
+            http: HttpLimits::default(),
+            objects: ObjectLimits::default(),
+            captcha: CaptchaLimits::default(),
         }
     }
 }
@@ -157,6 +166,85 @@ impl Default for TemplateLimits {
             caps_max: 256,
             entry_bytes_max: 256,
         }
+    }
+}
+
+/// The limits of `ctx.HTTPClient` (template API, section 8). A body that is read is bounded by half of
+/// [`Limits::vm_memory_bytes_max`].
+#[derive(Clone, Debug)]
+pub struct HttpLimits {
+    /// From the beginning of a request to the end of its answer's body.
+    pub timeout_max: Duration,
+    /// Bytes of a body that is sent.
+    pub request_body_bytes_max: usize,
+    /// Bytes of a URL.
+    pub url_bytes_max: usize,
+    /// Headers of a request.
+    pub headers_max: usize,
+    /// Bytes of the names and values of a request's headers.
+    pub header_bytes_max: usize,
+    /// Bytes of a body that is read as JSON.
+    pub json_bytes_max: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            timeout_max: Duration::from_secs(5),
+            request_body_bytes_max: 1 << 20,
+            url_bytes_max: 8 << 10,
+            headers_max: 64,
+            header_bytes_max: 16 << 10,
+            json_bytes_max: 4 << 20,
+        }
+    }
+}
+
+/// The limits of a tenant's objects (template API, section 7).
+#[derive(Clone, Debug)]
+pub struct ObjectLimits {
+    /// Bytes of a key, at least 1.
+    pub key_bytes_max: usize,
+    /// Objects of a tenant.
+    pub objects_max: u64,
+    /// Bytes of all objects of a tenant.
+    pub bytes_max: u64,
+    /// Bytes of an object that is sent.
+    pub upload_bytes_max: usize,
+    /// How long a signed URL is good for, at least a second.
+    pub url_expiry_max: Duration,
+}
+
+impl Default for ObjectLimits {
+    fn default() -> Self {
+        Self {
+            key_bytes_max: 2_048,
+            objects_max: 2_000,
+            bytes_max: 256 << 20,
+            upload_bytes_max: 512 << 10,
+            url_expiry_max: Duration::from_secs(7 * 24 * 60 * 60),
+        }
+    }
+}
+
+/// The limits of `ctx.ImageCaptcha` (template API, section 9).
+#[derive(Clone, Debug)]
+pub struct CaptchaLimits {
+    /// Characters of a text, at least 1.
+    pub chars_max: u64,
+    /// Filters of an image.
+    pub filters_max: usize,
+    /// Width and height of an image.
+    pub side_max: u64,
+    /// Shapes of one filter.
+    pub shapes_max: u64,
+    /// From the call to the image.
+    pub timeout: Duration,
+}
+
+impl Default for CaptchaLimits {
+    fn default() -> Self {
+        Self { chars_max: 10, filters_max: 12, side_max: 512, shapes_max: 500, timeout: Duration::from_secs(3) }
     }
 }
 

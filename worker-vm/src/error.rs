@@ -46,6 +46,8 @@ impl ApiError {
         unavailable => "unavailable: ",
         /// Native memory refused.
         memory => "memory: ",
+        /// A request that was refused or failed.
+        http => "http: ",
         /// A module that cannot be required.
         require => "require: ",
     }

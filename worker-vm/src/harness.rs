@@ -13,16 +13,17 @@ use worker_core::Value;
 use crate::clock::VirtualClock;
 use crate::error::ApiError;
 use crate::plugins::discord::Recorder;
+use crate::plugins::http::HttpRecorder;
 
 /// Makes a [`WorkerState`](crate::WorkerState) one for tests of templates. In such a one nothing comes from outside: the
-/// clock is virtual, randomness has a seed, and `ctx.Discord` records what it is asked for.
+/// clock is virtual, randomness has a seed, and `ctx.Discord` and `ctx.HTTPClient` record what they are asked for.
 ///
 /// A worker that runs templates has no use for it: the program makes one for `antiraid test` alone.
 pub struct Harness {
     clock: VirtualClock,
     seed: u64,
     random: Mutex<StdRng>,
-    recorder: Option<Recorder>,
+    outside: Option<(Recorder, HttpRecorder)>,
     host: Option<mpsc::UnboundedSender<TestCall>>,
 }
 
@@ -46,8 +47,8 @@ impl TestCall {
 
 impl Harness {
     /// For the templates under test.
-    pub fn for_templates(clock: VirtualClock, seed: u64, recorder: Recorder) -> Self {
-        Self::new(clock, seed, Some(recorder), None)
+    pub fn for_templates(clock: VirtualClock, seed: u64, discord: Recorder, http: HttpRecorder) -> Self {
+        Self::new(clock, seed, Some((discord, http)), None)
     }
 
     /// For the specs: they can require `@antiraid-test`, whose calls go to `host`.
@@ -58,10 +59,10 @@ impl Harness {
     fn new(
         clock: VirtualClock,
         seed: u64,
-        recorder: Option<Recorder>,
+        outside: Option<(Recorder, HttpRecorder)>,
         host: Option<mpsc::UnboundedSender<TestCall>>,
     ) -> Self {
-        Self { clock, seed, random: Mutex::new(StdRng::seed_from_u64(seed)), recorder, host }
+        Self { clock, seed, random: Mutex::new(StdRng::seed_from_u64(seed)), outside, host }
     }
 
     pub(crate) fn clock(&self) -> &VirtualClock {
@@ -69,7 +70,11 @@ impl Harness {
     }
 
     pub(crate) fn recorder(&self) -> Option<&Recorder> {
-        self.recorder.as_ref()
+        self.outside.as_ref().map(|(discord, _)| discord)
+    }
+
+    pub(crate) fn http_recorder(&self) -> Option<&HttpRecorder> {
+        self.outside.as_ref().map(|(_, http)| http)
     }
 
     pub(crate) fn host(&self) -> Option<&mpsc::UnboundedSender<TestCall>> {

@@ -10,6 +10,7 @@ mod modules;
 mod plugins;
 mod require_path;
 mod runtime;
+mod services;
 mod tenant;
 mod tenant_log;
 mod vmdatastores;
@@ -22,8 +23,15 @@ pub use error::{VmError, contained_panics};
 pub use harness::{Harness, TestCall};
 pub use luau::compile::{CompileError, compile};
 pub use plugins::discord::{Answer, Recorded, Recorder};
+pub use plugins::http::{
+    AddressRange, HostResolver, HttpAnswer, HttpConfig, HttpRecorder, HttpRequest, Resolving, SystemResolver,
+};
+pub use plugins::objects::{
+    ObjectKey, ObjectsConfig, ObjectsError, ObjectsPlace, S3Config, S3Credentials, TenantObjects,
+};
 pub use require_path::{RequireError, RequireTree};
 pub use runtime::turns::Turn;
+pub use services::{Services, ServicesConfig};
 pub use tenant_log::{LogKind, LogLine, TenantLog};
 pub use worker_state::{Links, WorkerState};
 pub use worker_vm_manager::{Run, Runs, VmStats, WorkerVmManager};

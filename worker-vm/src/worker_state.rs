@@ -12,6 +12,8 @@ use crate::clock::Clock;
 use crate::harness::Harness;
 use crate::luau::compile::{CompileError, OPTIMIZATION_LEVEL, compile_with};
 use crate::plugins::discord::Recorder;
+use crate::plugins::http::HttpRecorder;
+use crate::services::Services;
 
 /// A file of at most this many bytes is compiled where it is needed, in about 10 ms at most; a larger one on a thread
 /// for blocking work.
@@ -26,6 +28,7 @@ pub struct WorkerState {
     ratelimits: StaticRef<RatelimitRules>,
     current_user: Option<Arc<Value>>,
     links: Arc<Links>,
+    services: Services,
     started_at: Timestamp,
     clock: Clock,
     harness: Option<Arc<Harness>>,
@@ -61,6 +64,7 @@ impl WorkerState {
             ratelimits,
             current_user: None,
             links: Arc::new(links),
+            services: Services::default(),
             started_at,
             clock: Clock::Real,
             harness: None,
@@ -95,12 +99,23 @@ impl WorkerState {
         self.harness()?.recorder()
     }
 
+    /// Who answers requests in place of all servers, while templates are tested.
+    pub(crate) fn http_recorder(&self) -> Option<&HttpRecorder> {
+        self.harness()?.http_recorder()
+    }
+
     /// Random letters and digits.
     pub(crate) fn random_string(&self, chars: usize) -> String {
         match &self.harness {
             Some(harness) => harness.random_string(chars),
             None => Alphanumeric.sample_string(&mut rand::rng(), chars),
         }
+    }
+
+    /// The same with these in place of the default services, which reach Discord's CDN and keep objects in memory.
+    pub fn with_services(mut self, services: Services) -> Self {
+        self.services = services;
+        self
     }
 
     pub(crate) fn db(&self) -> &WorkerDb {
@@ -121,6 +136,10 @@ impl WorkerState {
 
     pub(crate) fn links(&self) -> &Links {
         &self.links
+    }
+
+    pub(crate) fn services(&self) -> &Services {
+        &self.services
     }
 
     pub(crate) fn started_at(&self) -> Timestamp {

@@ -7,7 +7,7 @@ use crate::antiraid::{Antiraid, Ran, workspace};
 const MANIFEST: &str = r#"name = "subject"
 description = "What the specs below test."
 events = ["MESSAGE", "KeyExpiry[subject]"]
-capabilities = ["kv[subject]:*", "discord:create_message", "discord:get_guild_member"]
+capabilities = ["kv[subject]:*", "discord:create_message", "discord:get_guild_member", "http:send"]
 tenants = "all"
 "#;
 
@@ -32,7 +32,13 @@ function actions.limited() for i = 1, 1000 do ctx.KV:get("k", { "subject" }) end
 function actions.ban() ctx.Discord:create_guild_ban({ user_id = "1", reason = "x" }) end
 function actions.say() return ctx.Discord:create_message({ channel_id = "5", data = { content = "hi" } }).data end
 function actions.member() return ctx.Discord:get_guild_member("7").data end
-function actions.http() return ctx.HTTPClient end
+function actions.http()
+    local request = ctx.HTTPClient.new_request("POST", "https://api.example.org/check?x=1")
+    request.body_bytes = { id = "7" }
+    local response = request:send()
+    return { status = response.status, kind = response.headers:get("x-kind"), json = response:json() }
+end
+function actions.private() return ctx.HTTPClient.new_request("GET", "http://127.0.0.1/"):send() end
 function actions.chance()
     return { math.random(1, 1e9), typesext.randstring(12), os.time(), os.clock(), os.date("!%c"), tostring(datetime.UTC:now()) }
 end
@@ -215,8 +221,33 @@ test("capabilities are real", function()
     expect(try("ban").error):toBe("Missing capability: discord:create_guild_ban")
     expect(t.discord.calls()):toEqual({})
 end)
+"#,
+    );
+}
+
+#[test]
+fn servers_are_recorded_and_answer_as_told() {
+    passes(
+        r#"
+local URL = "https://api.example.org/check?x=1"
+test("answered", function()
+    t.http.on("post", URL, { json = { bad = true }, headers = { ["X-Kind"] = "test" } }, { status = 503, body = "[]" })
+    expect(say("http")):toEqual({ status = 200, kind = "test", json = { bad = true } })
+    expect(say("http")):toEqual({ status = 503, json = {} })
+    local sent = t.http.requests()
+    expect(sent):toHaveLength(2)
+    expect(sent[1]):toEqual({
+        method = "POST", url = URL, body = '{"id":"7"}', headers = { ["content-type"] = "application/json" },
+    })
+end)
+test("refused", function()
+    t.http.fail("POST", URL, "http: timeout")
+    expect(try("http").error):toBe("http: timeout")
+    expect(function() t.http.on("GET", URL, { status = 1 }) end):toThrow("100 to 999")
+end)
 test("nothing leaves the process", function()
-    expect(try("http").error):toMatch("^unavailable: HTTPClient")
+    expect(try("http").error):toBe("http: connect (the test has no answer to POST " .. URL .. ")")
+    expect(try("private").error):toMatch("^http: blocked")
 end)"#,
     );
 }
@@ -423,11 +454,11 @@ fn the_types_are_those_of_the_module() {
         local checks = string.match(said, 'it has (.*)'):gsub(',', ''):gsub(' and ', ' ')
         t.test('names', function()
             t.fail(table.concat({ names(t), names(t.event), names(t.clock), names(t.kv), names(t.discord),
-                names(t.log), checks }, '\\n'))
+                names(t.http), names(t.log), checks }, '\\n'))
         end)";
     let ran = Antiraid::new().file("a.spec.luau", spec).run(["test", "--json"]).with_status(1).json();
     let message = ran["tests"][0]["failure"]["message"].as_str().unwrap();
-    let names = ["AntiraidTest", "Events", "Clock", "Store", "Discord", "Log", "Expectation"];
+    let names = ["AntiraidTest", "Events", "Clock", "Store", "Discord", "Http", "Log", "Expectation"];
     assert_eq!(message.lines().count(), names.len(), "{message}");
     for (name, line) in names.into_iter().zip(message.lines()) {
         assert_eq!(line.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>(), of_type(name), "{name}");

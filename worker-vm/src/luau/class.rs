@@ -58,6 +58,13 @@ pub(crate) mod tags {
     pub(crate) const DATA_STORES: c_int = 9;
     pub(crate) const DATA_STORE: c_int = 10;
     pub(crate) const DISCORD_RECORDER: c_int = 40;
+    pub(crate) const BLOB: c_int = 32;
+    pub(crate) const HTTP_CLIENT: c_int = 48;
+    pub(crate) const HTTP_HEADERS: c_int = 49;
+    pub(crate) const HTTP_URL: c_int = 50;
+    pub(crate) const HTTP_REQUEST: c_int = 51;
+    pub(crate) const HTTP_RESPONSE: c_int = 52;
+    pub(crate) const OBJECT_STORAGE: c_int = 53;
 }
 
 /// Takes the methods and metamethods of a class while its metatable is being made.

@@ -63,7 +63,8 @@ impl Call {
         matches!(self.kind(index), Kind::None | Kind::Nil)
     }
 
-    fn wrong(&self, index: c_int, name: &str, wanted: &str) -> ApiError {
+    /// The error for an argument of the wrong type.
+    pub(crate) fn wrong(&self, index: c_int, name: &str, wanted: &str) -> ApiError {
         ApiError::invalid_argument(format!("{name} (expected {wanted}, got {})", self.kind(index).name()))
     }
 

@@ -12,6 +12,7 @@ use super::class::{Class, Object};
 use super::stack::{self, Kind, Push};
 use super::{ffi, lua_State};
 use crate::error::ApiError;
+use crate::modules::blob::Blob;
 use crate::modules::datetime::{DateTime, TimeDelta, TimeZone};
 use crate::modules::lazy::Lazy;
 use crate::modules::typesext::{I64, U64};
@@ -151,10 +152,19 @@ fn object(l: *mut lua_State, idx: c_int, depth: usize, budget: &mut Budget) -> R
         TimeZone::TAG => TimeZone::read(l, idx).map(|zone| Value::TimeZone(zone.name().to_owned())),
         I64::TAG => I64::read(l, idx).map(|integer| Value::Integer(integer.0)),
         U64::TAG => U64::read(l, idx).map(|integer| Value::UnsignedInteger(integer.0)),
+        Blob::TAG => return blob(l, idx, budget),
         Lazy::TAG => return lazy(l, idx, depth, budget).map(|value| Value::Lazy(Box::new(value))),
         _ => None,
     };
     value.ok_or_else(|| ValueError::Unconvertible("userdata".into()).into())
+}
+
+/// What a Blob holds, shared with it.
+fn blob(l: *mut lua_State, idx: c_int, budget: &mut Budget) -> Result<Value, ApiError> {
+    let content = Blob::read(l, idx).and_then(Blob::content);
+    let bytes = content.map(|content| content.bytes().clone()).unwrap_or_default();
+    budget.take(bytes.len())?;
+    Ok(Value::Buffer(bytes))
 }
 
 /// What a Lazy holds: the Lua value, which a script may have changed, once it was read, else what it was made with.

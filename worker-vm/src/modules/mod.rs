@@ -1,5 +1,7 @@
 //! The modules that `require` knows by name (template API, sections 14.4 to 14.9), and the native types they give.
 
+pub(crate) mod blob;
+pub(crate) mod datamgmt;
 pub(crate) mod datetime;
 pub(crate) mod interop;
 pub(crate) mod lazy;
@@ -12,14 +14,15 @@ use crate::luau::lua_State;
 type PushModule = fn(*mut lua_State);
 
 /// The modules by name.
-const MODULES: [(&str, PushModule); 3] = [
+const MODULES: [(&str, PushModule); 4] = [
+    ("@antiraid/datamgmt", datamgmt::push_module),
     ("@antiraid/datetime", datetime::push_module),
     ("@antiraid/interop", interop::push_module),
     ("@antiraid/typesext", typesext::push_module),
 ];
 
 /// Modules of the template API that this version does not have: a type file of the same name must not pass for them.
-const NOT_BUILT: [&str; 5] = ["@antiraid/datamgmt", "@antiraid/luau", "@lune/datetime", "@lune/regex", "@lune/serde"];
+const NOT_BUILT: [&str; 4] = ["@antiraid/luau", "@lune/datetime", "@lune/regex", "@lune/serde"];
 
 /// The missing module that a `require` means.
 pub(crate) fn not_built(spec: &str) -> Option<&'static str> {

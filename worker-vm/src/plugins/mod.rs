@@ -1,7 +1,10 @@
 //! What a context offers.
 
+pub(crate) mod captcha;
 pub(crate) mod discord;
+pub(crate) mod http;
 pub(crate) mod kv;
+pub(crate) mod objects;
 
 use worker_core::Snowflake;
 

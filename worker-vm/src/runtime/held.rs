@@ -17,18 +17,30 @@ impl Held {
     /// Counts the bytes, if the VM is still there and its limit allows them.
     pub(crate) fn new(vm: Weak<Vm>, bytes: usize) -> Option<Self> {
         let holder = vm.upgrade()?;
-        let fits = holder.memory().hold(bytes) || {
-            // What fills the limit may be garbage by now.
-            holder.collect();
-            holder.memory().hold(bytes)
-        };
-        fits.then(|| Self { vm, bytes })
+        hold(&holder, bytes).then(|| Self { vm, bytes })
     }
 
     /// How many.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+fn hold(vm: &Vm, bytes: usize) -> bool {
+    vm.memory().hold(bytes) || {
+        // What fills the limit may be garbage by now.
+        vm.collect();
+        vm.memory().hold(bytes)
+    }
+}
+
+/// Whether the limit allows so many bytes more at this moment.
+pub(crate) fn has_room(vm: &Vm, bytes: usize) -> bool {
+    let fits = hold(vm, bytes);
+    if fits {
+        vm.memory().release(bytes);
+    }
+    fits
 }
 
 impl Drop for Held {

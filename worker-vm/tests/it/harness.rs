@@ -9,7 +9,7 @@ use worker_core::{
     TemplateName, TenantId, Value,
 };
 use worker_db::{DbConfig, FileMap, Lookup, NewTemplate, SharedCache, SharedCacheConfig, WorkerCacheData, WorkerDb};
-use worker_vm::{Links, LogLine, Run, Runs, WorkerState, WorkerVmManager};
+use worker_vm::{Links, LogLine, Run, Runs, Services, WorkerState, WorkerVmManager};
 
 /// The tenant that most tests use.
 pub(crate) const TENANT: TenantId = TenantId::guild(1 << 22);
@@ -45,6 +45,10 @@ impl Harness {
     }
 
     pub(crate) async fn with(limits: Limits, rules: RatelimitRules) -> Self {
+        Self::with_services(limits, rules, Services::default()).await
+    }
+
+    pub(crate) async fn with_services(limits: Limits, rules: RatelimitRules, services: Services) -> Self {
         let config = DbConfig { kv: limits.kv.clone(), templates: limits.templates.clone(), ..DbConfig::default() };
         let db = WorkerDb::connect("sqlite::memory:", config).await.unwrap();
         let shared = SharedCache::new(SharedCacheConfig::default());
@@ -57,7 +61,8 @@ impl Harness {
             frontend_url: "https://front.example".into(),
             docs_url: "https://docs.example".into(),
         };
-        let state = WorkerState::new(db.clone(), shared, library.into(), StaticRef::new(rules), links);
+        let state =
+            WorkerState::new(db.clone(), shared, library.into(), StaticRef::new(rules), links).with_services(services);
         let vms = WorkerVmManager::new(state, cache.clone(), limits);
         Self { db, cache, vms }
     }

@@ -1,11 +1,15 @@
 //! The runtime, attacked and used, against a real database.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod captcha;
+mod data;
 mod datastores;
 mod datetime;
 mod harness;
 mod hostile;
+mod http;
 mod kv;
+mod objects;
 mod runtime;
 mod scripts;
 mod typesext;
