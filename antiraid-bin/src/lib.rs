@@ -12,6 +12,9 @@ pub mod recording;
 pub mod replay;
 pub mod replay_report;
 
+pub mod spec_files;
+pub mod spec_report;
+pub mod spec_world;
 pub mod template_dir;
 pub mod type_check;
 
@@ -25,5 +28,6 @@ pub mod config_command;
 pub mod kv_command;
 pub mod replay_command;
 pub mod template_command;
+pub mod test_command;
 
 pub mod bench;

@@ -19,9 +19,11 @@ use worker_vm::{Problem, check_template};
 use crate::mistake::{Mistake, Mistakes, did_you_mean, line_of, toml_syntax};
 
 /// The file that makes a folder a template.
-const MANIFEST: &str = "template.toml";
+pub(crate) const MANIFEST: &str = "template.toml";
 /// Where a template starts.
-const ENTRY: &str = "init.luau";
+pub(crate) const ENTRY: &str = "init.luau";
+/// What the names of specs end with: files for `antiraid test`, no part of the template.
+pub const SPEC_SUFFIX: &str = ".spec.luau";
 /// Bytes of a manifest. Real ones have a few hundred.
 const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 
@@ -420,7 +422,7 @@ fn collect_files(
             mistakes.add(Mistake::in_file(&entry, "symbolic links are not followed; put a copy here"));
         } else if entry.is_dir() && !name.starts_with('.') {
             collect_files(&entry, &format!("{path}/"), limits, files, mistakes);
-        } else if is_code {
+        } else if is_code && !name.ends_with(SPEC_SUFFIX) {
             let read = read_text(&entry, limits.file_bytes_max as u64);
             match read.and_then(|text| if name == ".luaurc" { check_luaurc(&entry, text) } else { Ok(text) }) {
                 Ok(text) => files.push((path, text)),

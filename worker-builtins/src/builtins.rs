@@ -136,9 +136,9 @@ impl Builtins {
     }
 }
 
-/// Whether a file is of use to a script.
+/// Whether a file is of use to a script. Specs are not: `antiraid test` reads them itself.
 fn is_source(name: &str) -> bool {
-    name == ".luaurc" || name.ends_with(".luau") || name.ends_with(".lua")
+    name == ".luaurc" || (name.ends_with(".luau") && !name.ends_with(".spec.luau")) || name.ends_with(".lua")
 }
 
 /// Whether an editor or a version control system keeps its own things under that name.

@@ -22,9 +22,7 @@ pub use capabilities::Capabilities;
 pub use event::{BaseName, Event, EventName, Priority};
 pub use ids::{IdParseError, Snowflake, TenantId, WorkerId};
 pub use limits::{CaptchaLimits, HttpLimits, KvLimits, Limits, ObjectLimits, TemplateLimits};
-#[cfg(any(test, feature = "test-util"))]
-pub use ratelimits::ManualClock;
-pub use ratelimits::{Quota, RatelimitFamily, RatelimitHit, RatelimitRules, Ratelimits};
+pub use ratelimits::{ManualClock, Quota, RatelimitFamily, RatelimitHit, RatelimitRules, Ratelimits};
 pub use routing::Routing;
 pub use static_ref::StaticRef;
 pub use template::{

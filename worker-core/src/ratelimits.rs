@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use governor::RateLimiter;
 use governor::clock::Clock as _;
-#[cfg(any(test, feature = "test-util"))]
 use governor::clock::FakeRelativeClock;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -129,7 +128,6 @@ impl RatelimitRules {
     }
 
     /// The same rules on a clock that stands still until it is told to move.
-    #[cfg(any(test, feature = "test-util"))]
     pub fn on_manual_clock(mut self) -> (Self, ManualClock) {
         let clock = FakeRelativeClock::default();
         self.clock = Clock::Manual(clock.clone());
@@ -404,7 +402,6 @@ impl StateStore for FullAtStore {
 #[derive(Clone, Debug)]
 enum Clock {
     Monotonic(Instant),
-    #[cfg(any(test, feature = "test-util"))]
     Manual(FakeRelativeClock),
 }
 
@@ -415,18 +412,15 @@ impl governor::clock::Clock for Clock {
         match self {
             // 64 bits of nanoseconds are 584 years.
             Self::Monotonic(start) => Nanos::new(start.elapsed().as_nanos() as u64),
-            #[cfg(any(test, feature = "test-util"))]
             Self::Manual(clock) => clock.now(),
         }
     }
 }
 
 /// The hands of the clock of [`RatelimitRules::on_manual_clock`].
-#[cfg(any(test, feature = "test-util"))]
 #[derive(Clone, Debug)]
 pub struct ManualClock(FakeRelativeClock);
 
-#[cfg(any(test, feature = "test-util"))]
 impl ManualClock {
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {

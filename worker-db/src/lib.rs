@@ -32,7 +32,7 @@ pub use shop::ShopListing;
 pub use templates::{BadTemplateRow, FileMap, NewTemplate, TemplateRow, TenantTemplateRows};
 pub use tenant_templates::{Subscribers, TenantTemplates};
 pub use worker_cache_data::{CacheBounds, Lookup, WorkerCacheData};
-pub use worker_db::{DbConfig, WorkerDb};
+pub use worker_db::{DbClock, DbConfig, WorkerDb};
 
 /// Every statement of this crate by name, as text for a database: for the test that asks the databases how they run them.
 #[doc(hidden)]

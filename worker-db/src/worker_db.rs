@@ -23,7 +23,7 @@ pub struct DbConfig {
     /// Limits of templates.
     pub templates: TemplateLimits,
     /// The time that is written into rows, and that an expiry must be after.
-    pub clock: fn() -> Timestamp,
+    pub clock: DbClock,
 }
 
 impl Default for DbConfig {
@@ -33,8 +33,24 @@ impl Default for DbConfig {
             acquire_timeout: Duration::from_secs(5),
             kv: KvLimits::default(),
             templates: TemplateLimits::default(),
-            clock: Timestamp::now,
+            clock: DbClock::from(Timestamp::now),
         }
+    }
+}
+
+/// Where a [`WorkerDb`] has the time from.
+#[derive(Clone)]
+pub struct DbClock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl<F: Fn() -> Timestamp + Send + Sync + 'static> From<F> for DbClock {
+    fn from(now: F) -> Self {
+        Self(Arc::new(now))
+    }
+}
+
+impl fmt::Debug for DbClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DbClock").field(&(self.0)()).finish()
     }
 }
 
@@ -133,7 +149,7 @@ impl WorkerDb {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        (self.0.config.clock)()
+        (self.0.config.clock.0)()
     }
 
     /// Begins a transaction in which no other one writes for the tenant: all checks made in it hold until its commit.

@@ -38,6 +38,11 @@ pub fn check_template(files: &TemplateFiles, library: &TemplateFiles) -> Vec<Pro
             if modules::registered(&spec).is_some() {
                 continue;
             }
+            if spec.eq_ignore_ascii_case(modules::test::NAME) {
+                let message = modules::test::ELSEWHERE.to_owned();
+                problems.push(Problem { path: path.clone(), line, message });
+                continue;
+            }
             if let Err(error) = tree.resolve(&path, &spec) {
                 problems.push(Problem { path: path.clone(), line, message: error.to_string() });
             }

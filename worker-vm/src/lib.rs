@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod check;
+mod clock;
 mod error;
 pub mod floor;
+mod harness;
 mod luau;
 mod modules;
 mod plugins;
@@ -16,9 +18,14 @@ mod worker_state;
 mod worker_vm_manager;
 
 pub use check::{Problem, check_template};
+pub use clock::{Busy, VirtualClock};
 pub use error::{VmError, contained_panics};
+pub use harness::{Harness, TestCall};
 pub use luau::compile::{CompileError, compile};
-pub use plugins::http::{AddressRange, HostResolver, HttpConfig, Resolving, SystemResolver};
+pub use plugins::discord::{Answer, Recorded, Recorder};
+pub use plugins::http::{
+    AddressRange, HostResolver, HttpAnswer, HttpConfig, HttpRecorder, HttpRequest, Resolving, SystemResolver,
+};
 pub use plugins::objects::{
     ObjectKey, ObjectsConfig, ObjectsError, ObjectsPlace, S3Config, S3Credentials, TenantObjects,
 };

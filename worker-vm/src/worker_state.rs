@@ -4,10 +4,15 @@ use std::future::Future;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rand::distr::{Alphanumeric, SampleString};
 use worker_core::{RatelimitRules, SourceLine, StaticRef, TemplateFiles, Value};
 use worker_db::{BytecodeKey, SharedCache, WorkerDb};
 
-use crate::luau::compile::{CompileError, compile};
+use crate::clock::Clock;
+use crate::harness::Harness;
+use crate::luau::compile::{CompileError, OPTIMIZATION_LEVEL, compile_with};
+use crate::plugins::discord::Recorder;
+use crate::plugins::http::HttpRecorder;
 use crate::services::Services;
 
 /// A file of at most this many bytes is compiled where it is needed, in about 10 ms at most; a larger one on a thread
@@ -25,6 +30,8 @@ pub struct WorkerState {
     links: Arc<Links>,
     services: Services,
     started_at: Timestamp,
+    clock: Clock,
+    harness: Option<Arc<Harness>>,
 }
 
 /// Where people find help and the dashboard; what `LinksStore` answers.
@@ -59,6 +66,8 @@ impl WorkerState {
             links: Arc::new(links),
             services: Services::default(),
             started_at,
+            clock: Clock::Real,
+            harness: None,
         }
     }
 
@@ -66,6 +75,41 @@ impl WorkerState {
     pub fn with_current_user(mut self, user: Value) -> Self {
         self.current_user = Some(Arc::new(user));
         self
+    }
+
+    /// The same for tests of templates: time, chance, Discord and the module for specs are what the harness says.
+    pub fn with_harness(mut self, harness: Harness) -> Self {
+        self.started_at = harness.clock().now();
+        self.clock = Clock::Virtual(harness.clock().clone());
+        self.harness = Some(Arc::new(harness));
+        self
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What stands in for the world outside, while templates are tested.
+    pub(crate) fn harness(&self) -> Option<&Harness> {
+        self.harness.as_deref()
+    }
+
+    /// Who records calls of `ctx.Discord` in place of Discord, while templates are tested.
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.harness()?.recorder()
+    }
+
+    /// Who answers requests in place of all servers, while templates are tested.
+    pub(crate) fn http_recorder(&self) -> Option<&HttpRecorder> {
+        self.harness()?.http_recorder()
+    }
+
+    /// Random letters and digits.
+    pub(crate) fn random_string(&self, chars: usize) -> String {
+        match &self.harness {
+            Some(harness) => harness.random_string(chars),
+            None => Alphanumeric.sample_string(&mut rand::rng(), chars),
+        }
     }
 
     /// The same with these in place of the default services, which reach Discord's CDN and keep objects in memory.
@@ -116,7 +160,7 @@ impl WorkerState {
         let key = self.key(files, path);
         let relative = path.trim_start_matches('/');
         let text = files.get(relative).or_else(|| self.library.get(relative)).cloned();
-        let (shared, path) = (self.shared.clone(), Arc::<str>::from(path));
+        let (shared, path, level) = (self.shared.clone(), Arc::<str>::from(path), self.optimization_level());
         async move {
             let missing = || CompileError {
                 at: SourceLine { path: path.clone(), line: 1 },
@@ -127,12 +171,12 @@ impl WorkerState {
             shared
                 .bytecode_or_compile(&key, || async move {
                     if text.len() <= COMPILE_INLINE_BYTES_MAX {
-                        return compile(&compile_path, &text);
+                        return compile_with(&compile_path, &text, level);
                     }
                     let at = SourceLine { path: compile_path.clone(), line: 1 };
-                    tokio::task::spawn_blocking(move || compile(&compile_path, &text)).await.unwrap_or_else(|error| {
-                        Err(CompileError { at, message: format!("the compiler failed: {error}") })
-                    })
+                    tokio::task::spawn_blocking(move || compile_with(&compile_path, &text, level)).await.unwrap_or_else(
+                        |error| Err(CompileError { at, message: format!("the compiler failed: {error}") }),
+                    )
                 })
                 .await
         }
@@ -146,6 +190,12 @@ impl WorkerState {
             // Large, or somebody else compiles it.
             std::task::Poll::Pending => None,
         }
+    }
+
+    /// The code of specs keeps every call in its tracebacks: none is inlined, so that a failure says who called.
+    fn optimization_level(&self) -> u8 {
+        let is_for_specs = self.harness().is_some_and(|harness| harness.host().is_some());
+        if is_for_specs { 1 } else { OPTIMIZATION_LEVEL }
     }
 
     fn key(&self, files: &TemplateFiles, path: &str) -> BytecodeKey {

@@ -12,6 +12,7 @@ mod laws;
 mod luau;
 mod recording;
 mod replay;
+mod specs;
 mod store;
 mod type_check;
 mod usage;

@@ -9,6 +9,7 @@ use worker_core::{
     Capabilities, CompatDate, DispatchResult, Event, TemplateName, TenantId, Value, WorkerErrorKind, WorkerLike,
 };
 use worker_db::{DbConfig, KvSet, NewTemplate, Scopes, WorkerDb};
+use worker_vm::Services;
 
 const TENANT: TenantId = TenantId::guild(81_384_788_765_712_384);
 

@@ -131,7 +131,7 @@ pub fn config() -> DbConfig {
             find_page_max: 5,
             find_page_bytes_max: 100,
         },
-        clock: ticking,
+        clock: ticking.into(),
         ..DbConfig::default()
     }
 }

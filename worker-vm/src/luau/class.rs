@@ -58,6 +58,7 @@ pub(crate) mod tags {
     pub(crate) const KV: c_int = 8;
     pub(crate) const DATA_STORES: c_int = 9;
     pub(crate) const DATA_STORE: c_int = 10;
+    pub(crate) const DISCORD_RECORDER: c_int = 40;
     pub(crate) const BLOB: c_int = 32;
     pub(crate) const TAR_ARCHIVE: c_int = 33;
     pub(crate) const REGEX: c_int = 34;
@@ -118,6 +119,26 @@ impl ClassBuilder {
     pub(crate) fn pushed<const N: usize>(&mut self, names: [&'static CStr; N], push: fn(*mut lua_State)) -> &mut Self {
         push(self.l);
         for name in names.into_iter().rev() {
+            stack::set_field(self.l, self.methods, name);
+        }
+        self
+    }
+
+    /// A method for each name, all of one body: it finds the place of its name as the call's
+    /// [`upvalue_number`](Call::upvalue_number). Each suspends its caller until the future is done.
+    pub(crate) fn yielding_each<F, Fut, R>(
+        &mut self,
+        names: impl IntoIterator<Item = &'static CStr>,
+        function: F,
+    ) -> &mut Self
+    where
+        F: Fn(&Call) -> Result<Fut, ApiError> + Copy + 'static,
+        Fut: Future<Output = Result<R, ApiError>> + 'static,
+        R: Push + 'static,
+    {
+        for (place, name) in names.into_iter().enumerate() {
+            (place as f64).push(self.l);
+            native::push_yielding_closure(self.l, name, 1, function);
             stack::set_field(self.l, self.methods, name);
         }
         self

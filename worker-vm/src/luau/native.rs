@@ -149,7 +149,12 @@ impl Call {
 
     /// All arguments, converted.
     pub(crate) fn values(&self) -> Result<Vec<Value>, ApiError> {
-        super::value::read_all(self.l, 1, self.args)
+        self.values_from(1)
+    }
+
+    /// The arguments from `first` on, converted.
+    pub(crate) fn values_from(&self, first: c_int) -> Result<Vec<Value>, ApiError> {
+        super::value::read_all(self.l, first, (self.args - first + 1).max(0))
     }
 
     /// A list of strings. Longer ones than any list of names are refused before they are copied: one long string may be
@@ -203,6 +208,11 @@ impl Call {
     /// The native object that is upvalue `index` of the function.
     pub(crate) fn upvalue<T: Class>(&self, index: c_int) -> Option<&T> {
         T::read(self.l, ffi::lua_upvalueindex(index))
+    }
+
+    /// The number that is upvalue `index` of the function.
+    pub(crate) fn upvalue_number(&self, index: c_int) -> Option<f64> {
+        stack::number(self.l, ffi::lua_upvalueindex(index))
     }
 
     /// Shows every entry of the table at `index` to `visit`, which gets the indices of its key and value as arguments of

@@ -9,6 +9,7 @@ pub(crate) mod luau;
 pub(crate) mod lune_datetime;
 pub(crate) mod regex;
 pub(crate) mod serde;
+pub(crate) mod test;
 pub(crate) mod typesext;
 
 use crate::luau::lua_State;
@@ -35,7 +36,9 @@ pub(crate) fn registered(spec: &str) -> Option<&'static str> {
 
 /// Pushes a registered module's table. May raise.
 pub(crate) fn push(l: *mut lua_State, name: &str) {
-    if let Some((_, push)) = MODULES.iter().find(|(module, _)| *module == name) {
+    if name == test::NAME {
+        test::push_module(l);
+    } else if let Some((_, push)) = MODULES.iter().find(|(module, _)| *module == name) {
         push(l);
     }
 }

@@ -7,8 +7,6 @@ mod integers;
 
 use std::ffi::CStr;
 
-use rand::distr::{Alphanumeric, SampleString};
-
 pub(crate) use self::integers::{I64, U64};
 use self::integers::{Integer, to_integer};
 use crate::error::ApiError;
@@ -55,6 +53,6 @@ fn constructor<T: Integer>(call: &Call) -> Result<Object<T>, ApiError> {
 fn random_string(call: &Call) -> Result<String, ApiError> {
     match call.count(1, "n", RANDOM_CHARS_MAX as u64)? {
         0 => Err(ApiError::invalid_argument(format_args!("n (expected 1 to {RANDOM_CHARS_MAX})"))),
-        n => Ok(Alphanumeric.sample_string(&mut rand::rng(), n as usize)),
+        n => Ok(call.vm().surroundings.state.random_string(n as usize)),
     }
 }

@@ -5,6 +5,7 @@
 mod addresses;
 mod headers;
 mod hosts;
+mod recorder;
 mod request;
 mod response;
 mod sender;
@@ -16,6 +17,7 @@ use std::rc::{Rc, Weak};
 pub use self::addresses::AddressRange;
 use self::headers::Headers;
 pub use self::hosts::{HostResolver, Resolving, SystemResolver};
+pub use self::recorder::{HttpAnswer, HttpRecorder, HttpRequest};
 use self::request::Request;
 pub use self::sender::HttpConfig;
 pub(crate) use self::sender::{HttpSender, plain_client, tls};

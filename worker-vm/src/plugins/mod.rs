@@ -1,6 +1,7 @@
 //! What a context offers.
 
 pub(crate) mod captcha;
+pub(crate) mod discord;
 pub(crate) mod http;
 pub(crate) mod kv;
 pub(crate) mod objects;
@@ -20,7 +21,12 @@ where
     R: 'static,
     W: Future<Output = Result<R, ApiError>> + 'static,
 {
-    let write = metered(call.vm().tenant.account.clone(), write);
+    let (write, busy) = (metered(call.vm().tenant.account.clone(), write), call.vm().clock().busy());
+    let write = async move {
+        let written = write.await;
+        drop(busy);
+        written
+    };
     async move { tokio::task::spawn_local(write).await.unwrap_or_else(|error| Err(ApiError::internal(&error))) }
 }
 

@@ -126,6 +126,10 @@ fn step(l: *mut lua_State) -> Result<Step, ApiError> {
     if spec.len() > SPEC_BYTES_MAX {
         return Err(ApiError::require(format_args!("more than {SPEC_BYTES_MAX} bytes name no module")));
     }
+    if spec.eq_ignore_ascii_case(modules::test::NAME) {
+        modules::test::check_access(vm)?;
+        return registered_module(vm, l, modules::test::NAME).map(Step::Value);
+    }
     if let Some(name) = modules::registered(spec) {
         return registered_module(vm, l, name).map(Step::Value);
     }
@@ -317,8 +321,9 @@ fn compile_first(
     }
     let tag = ThreadTag::of(l);
     let bytecode = vm.surroundings.state.bytecode(&environment.template.files, &path);
-    let vm = vm.weak();
+    let (vm, busy) = (vm.weak(), vm.clock().busy());
     tokio::task::spawn_local(async move {
+        let _busy = busy;
         let bytecode = bytecode.await;
         let Some(vm) = vm.upgrade() else { return };
         match bytecode {
@@ -427,7 +432,12 @@ impl Vm {
         let path =
             self.environment_by_number(module.environment).map(|e| e.modules.borrow()[module.number].path.clone());
         // SAFETY: the thread has ended; its results are all that is on its stack.
-        let count = unsafe { ffi::lua_gettop(state) };
+        let mut count = unsafe { ffi::lua_gettop(state) };
+        if count == 0 && path.as_deref().is_some_and(|path| self.is_spec(path)) {
+            // SAFETY: the thread has ended, with nothing on its stack, which has room.
+            unsafe { ffi::lua_pushboolean(state, 1) };
+            count = 1;
+        }
         if count != 1 {
             let path = path.as_deref().unwrap_or_default();
             self.module_failed(module, &format!("require: {path} returns {count} values, a module returns one"));

@@ -130,6 +130,12 @@ pub(crate) fn nested_resume(l: *mut lua_State, co: *mut lua_State, args: c_int) 
     }
 }
 
+/// Runs what may not be cut off at the end of the slice: a call of Lua code from native code that waits for its results.
+pub(crate) fn unpreempted<R>(f: impl FnOnce() -> R) -> R {
+    let _counted = UnyieldableResume::begin();
+    f()
+}
+
 /// Counts for as long as it lives, also when what it is for raises.
 struct UnyieldableResume;
 

@@ -62,6 +62,18 @@ pub(crate) fn set_up(vm: &Vm, l: *mut lua_State) {
             wrap(l, c"move", bounded_move);
             wrap(l, c"sort", bounded_sort);
         });
+        if let Some(harness) = vm.surroundings.state.harness() {
+            library(l, c"os", |l| {
+                wrap(l, c"time", harness_time);
+                wrap(l, c"clock", harness_clock);
+                wrap(l, c"date", harness_date);
+            });
+            library(l, c"math", |l| {
+                ffi::lua_rawgetfield(l, -1, c"randomseed".as_ptr());
+                stack::Push::push(f64::from(harness.vm_seed()), l);
+                ffi::lua_call(l, 1, 0);
+            });
+        }
         // Of `debug`, the two functions that only describe.
         ffi::lua_pushcclosurek(l, ffi::luaopen_debug, std::ptr::null(), 0, None);
         ffi::lua_call(l, 0, 1);
@@ -152,6 +164,35 @@ unsafe extern "C-unwind" fn bounded_sort(l: *mut lua_State) -> c_int {
     // SAFETY: raw length of a table.
     if stack::kind(l, 1) == Kind::Table && unsafe { ffi::lua_objlen_(l, 1) } as usize > SORT_MAX {
         raise(l, ApiError::too_large("table.sort (above 200000 elements)"));
+    }
+    original(l)
+}
+
+/// `os.time` by the virtual clock.
+unsafe extern "C-unwind" fn harness_time(l: *mut lua_State) -> c_int {
+    match stack::kind(l, 1) {
+        Kind::None | Kind::Nil => push_now(l),
+        _ => original(l),
+    }
+}
+
+/// Whole seconds, as the functions that this stands in for give them.
+fn push_now(l: *mut lua_State) -> c_int {
+    stack::Push::push(Vm::current().clock().now().as_second() as f64, l)
+}
+
+/// `os.clock` by the virtual clock.
+unsafe extern "C-unwind" fn harness_clock(l: *mut lua_State) -> c_int {
+    let elapsed = Vm::current().surroundings.state.harness().map(|harness| harness.clock().elapsed());
+    stack::Push::push(elapsed.unwrap_or_default().as_secs_f64(), l)
+}
+
+/// `os.date` by the virtual clock.
+unsafe extern "C-unwind" fn harness_date(l: *mut lua_State) -> c_int {
+    if matches!(stack::kind(l, 2), Kind::None | Kind::Nil) {
+        // SAFETY: a C function has room for a few values; nil as the format stands for the default.
+        unsafe { ffi::lua_settop(l, 1) };
+        push_now(l);
     }
     original(l)
 }

@@ -424,7 +424,11 @@ impl Vm {
     fn see_to_ready(&self) {
         if !self.ready.borrow().is_empty() && !self.driving.replace(true) {
             let vm = self.rc();
-            tokio::task::spawn_local(async move { vm.drive().await });
+            let busy = self.clock().busy();
+            tokio::task::spawn_local(async move {
+                vm.drive().await;
+                drop(busy);
+            });
         }
     }
 
@@ -470,12 +474,13 @@ impl Vm {
         future: impl Future<Output = Box<dyn Outcome>> + 'static,
     ) -> Result<(), ApiError> {
         let id = self.entry_for(l, Phase::Waiting)?;
-        let vm = self.weak();
+        let (vm, busy) = (self.weak(), self.clock().busy());
         let task = tokio::task::spawn_local(async move {
             let outcome = future.await;
             if let Some(vm) = vm.upgrade() {
                 vm.make_ready(id, Resume::Outcome(outcome));
             }
+            drop(busy);
         });
         if let Some(thread) = self.threads.borrow_mut().get_mut(id) {
             thread.call = Some(task.abort_handle());
@@ -566,12 +571,13 @@ impl Vm {
     /// As [`schedule`](Self::schedule), after a time.
     pub(crate) fn schedule_after(&self, l: *mut lua_State, count: c_int, wait: Duration) -> Result<(), ApiError> {
         let id = self.entry_for(l, Phase::Waiting)?;
-        let vm = self.weak();
+        let (vm, clock, busy) = (self.weak(), self.clock().clone(), self.clock().busy());
         let task = tokio::task::spawn_local(async move {
-            tokio::time::sleep(wait).await;
+            clock.sleep(wait).await;
             if let Some(vm) = vm.upgrade() {
                 vm.make_ready(id, Resume::Arguments(count));
             }
+            drop(busy);
         });
         if let Some(thread) = self.threads.borrow_mut().get_mut(id) {
             thread.call = Some(task.abort_handle());

@@ -5,8 +5,6 @@
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
 use super::coroutines::{break_too, new_thread, resume_from};
 use super::threads::Role;
 use super::vm::Vm;
@@ -38,10 +36,11 @@ pub(crate) fn push_library(l: *mut lua_State) {
     }
     native::push_yielding(l, c"wait", |call: &Call| {
         let wait = duration(if call.is_nil(1) { 0.0 } else { call.number(1, "t")? });
-        let start = Instant::now();
+        let clock = call.vm().clock().clone();
+        let start = clock.moment();
         Ok(async move {
-            sleep(wait).await;
-            Ok(start.elapsed().as_secs_f64())
+            clock.sleep(wait).await;
+            Ok(clock.since(start).as_secs_f64())
         })
     });
     stack::set_field(l, -2, c"wait");

@@ -17,6 +17,7 @@ use super::run;
 use super::threads::{ThreadId, ThreadTag, Threads};
 use super::turns::Turns;
 use super::{context, environment, sandbox, starter};
+use crate::clock::Clock;
 use crate::error::VmError;
 use crate::luau::alloc::{self, Memory};
 use crate::luau::keys::KeyDictionary;
@@ -162,6 +163,16 @@ impl Vm {
 
     pub(crate) fn weak(&self) -> Weak<Self> {
         self.weak.clone()
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        self.surroundings.state.clock()
+    }
+
+    /// Whether the file is a spec that the harness runs in this VM: a module that need not return anything.
+    pub(crate) fn is_spec(&self, path: &str) -> bool {
+        path.ends_with(".spec.luau")
+            && self.surroundings.state.harness().is_some_and(|harness| harness.host().is_some())
     }
 
     pub(crate) fn limits(&self) -> &Limits {

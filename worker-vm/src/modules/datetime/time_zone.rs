@@ -12,6 +12,7 @@ use crate::error::ApiError;
 use crate::luau::class::{Class, ClassBuilder, Object, tags};
 use crate::luau::native::Call;
 use crate::luau::stack::PushBox;
+use crate::runtime::vm::Vm;
 
 /// Names that people use for zones which IANA's database calls otherwise, or means something else by (its `EST` has no
 /// summer time).
@@ -121,7 +122,7 @@ impl Class for TimeZone {
                 let local = today(zone).to_datetime(time(call, 2)?);
                 Ok(Object(DateTime::utc(zone.first_moment(local)?)))
             })
-            .method(c"now", |call: &Call| Ok(this(call)?.at(Timestamp::now())))
+            .method(c"now", |call: &Call| Ok(this(call)?.at(call.vm().clock().now())))
             .method(c"fromString", |call: &Call| {
                 let moment = call.str(2, "s")?.parse();
                 let moment = moment.map_err(|_| ApiError::invalid_argument("s (not a time by RFC 3339)"))?;
@@ -156,7 +157,7 @@ fn time(call: &Call, first: c_int) -> Result<Time, ApiError> {
 }
 
 fn today(zone: &TimeZone) -> Date {
-    zone.rules.to_datetime(Timestamp::now()).date()
+    zone.rules.to_datetime(Vm::current().clock().now()).date()
 }
 
 /// Argument 2 as so many units of `NANOS` nanoseconds since the Unix epoch.

@@ -135,6 +135,16 @@ pub(super) struct Body {
 }
 
 impl Body {
+    /// One that has come in already.
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        let (sender, pieces) = mpsc::channel(2);
+        // There is room for both.
+        for piece in [Some(bytes), None] {
+            let _ = sender.try_send(Ok(piece));
+        }
+        Self { pieces, deadline: Instant::now() }
+    }
+
     /// The next bytes, or the end.
     pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Fault> {
         match self.pieces.recv().await {
