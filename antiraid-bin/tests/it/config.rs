@@ -128,3 +128,29 @@ fn passwords_are_not_shown() {
         assert!(!ran.stdout.contains("sesame"), "{}", ran.stdout);
     }
 }
+
+#[test]
+fn where_templates_may_send_and_keep_things() {
+    let antiraid = Antiraid::new().file(
+        "antiraid.toml",
+        "[http]\nallowed_hosts = \"api.example.org, Cdn.example.org\"\naddresses_allowed = \"10.1.0.0/16,fd00::/8\"\n[objects]\nurl = \"s3://b?endpoint=http://localhost:9000\"\n",
+    );
+    let ran = antiraid.run(["config", "--json"]).with_status(0);
+    assert_eq!(setting(&ran, "http.allowed_hosts"), pair("api.example.org,Cdn.example.org", "antiraid.toml:2"));
+    assert_eq!(setting(&ran, "http.addresses_allowed"), pair("10.1.0.0/16,fd00::/8", "antiraid.toml:3"));
+    let url = "s3://b?endpoint=http://localhost:9000&region=us-east-1";
+    assert_eq!(setting(&ran, "objects.url"), pair(url, "antiraid.toml:5"));
+    assert_eq!(setting(&ran, "http.denied_hosts"), pair("", "default"));
+    for (wrong, said) in [
+        ("http.allowed_hosts=https://a.example", "expected names of hosts"),
+        ("http.allowed_hosts=*.example.org", "expected names of hosts"),
+        ("http.denied_hosts=a.example:80", "expected names of hosts"),
+        ("http.allowed_hosts=127.0.0.1", "expected names of hosts"),
+        ("http.addresses_allowed=10.0.0.1", "no range of addresses"),
+        ("objects.url=s3://me:sesame@bucket", "expected `file:<folder>`"),
+    ] {
+        let ran = antiraid.run(["config", "--set", wrong]).with_status(2);
+        ran.says(&[said]);
+        assert!(!ran.stderr.contains("sesame"), "{}", ran.stderr);
+    }
+}

@@ -9,6 +9,7 @@ use worker_core::{
     Capabilities, CompatDate, DispatchResult, Event, TemplateName, TenantId, Value, WorkerErrorKind, WorkerLike,
 };
 use worker_db::{DbConfig, KvSet, NewTemplate, Scopes, WorkerDb};
+use worker_vm::Services;
 
 const TENANT: TenantId = TenantId::guild(81_384_788_765_712_384);
 
@@ -18,7 +19,9 @@ async fn db() -> WorkerDb {
 
 async fn start(db: &WorkerDb, workers: usize) -> Workers {
     let config = Config { workers: NonZeroUsize::new(workers).unwrap(), ..Config::default() };
-    engine::start(&config, db, engine::builtins(&config).unwrap(), NonZeroUsize::new(64).unwrap()).await.unwrap()
+    engine::start(&config, db, engine::builtins(&config).unwrap(), Services::default(), NonZeroUsize::new(64).unwrap())
+        .await
+        .unwrap()
 }
 
 fn template(events: &[&str], code: &str) -> NewTemplate {

@@ -65,7 +65,7 @@ impl Response {
 }
 
 /// Reads the body of the call's response to its end: at most half of the tenant's memory, all of it counted.
-fn read(call: &Call) -> Result<impl Future<Output = Result<(Vec<u8>, Vec<Held>), ApiError>> + use<>, ApiError> {
+fn read(call: &Call) -> Result<impl Future<Output = Result<Whole, ApiError>> + use<>, ApiError> {
     let response = call.object::<Response>(1, "self")?;
     let unread = response.body.take().ok_or_else(|| ApiError::invalid_argument("response already read"))?;
     let (vm, max) = (call.vm().weak(), call.vm().memory().limit() / 2);
@@ -86,7 +86,7 @@ fn read(call: &Call) -> Result<impl Future<Output = Result<(Vec<u8>, Vec<Held>),
             }
             bytes.extend_from_slice(&piece);
         }
-        Ok((bytes, held))
+        Ok(Whole { bytes, held })
     })
 }
 
@@ -94,14 +94,17 @@ fn no_room(bytes: usize) -> ApiError {
     ApiError::memory(format_args!("no room for a body of {bytes} bytes within the tenant's memory limit"))
 }
 
-/// Pushes as a string.
-struct Text(Vec<u8>, Vec<Held>);
+/// A body that was read, with the memory it is counted in. Pushes as a string.
+struct Whole {
+    bytes: Vec<u8>,
+    held: Vec<Held>,
+}
 
-impl Push for Text {
+impl Push for Whole {
     fn push(self, l: *mut lua_State) -> c_int {
         // From here on the Luau heap counts it.
-        drop(self.1);
-        push_bytes(l, &self.0);
+        drop(self.held);
+        push_bytes(l, &self.bytes);
         1
     }
 }
@@ -120,7 +123,7 @@ fn json(call: &Call) -> Result<impl Future<Output = Result<Counted<Tables>, ApiE
     let (body, max) = (read(call)?, call.vm().limits().http.json_bytes_max);
     let (vm, home) = (call.vm().weak(), call.vm().surroundings.state.services().home().clone());
     Ok(async move {
-        let (bytes, _text_held) = body.await?;
+        let Whole { bytes, held: _text } = body.await?;
         if bytes.len() > max {
             return Err(ApiError::too_large(format_args!("body (at most {max} bytes of JSON)")));
         }
@@ -180,21 +183,15 @@ impl Class for Response {
     }
 
     fn register(class: &mut ClassBuilder) {
-        class
-            .yielding(c"text", |call: &Call| {
-                let body = read(call)?;
-                Ok(async move { body.await.map(|(bytes, held)| Text(bytes, held)) })
+        class.yielding(c"text", read).yielding(c"json", json).yielding(c"blob", |call: &Call| {
+            let (body, vm) = (read(call)?, call.vm().weak());
+            Ok(async move {
+                let Whole { bytes, held } = body.await?;
+                // Counted anew, by the Blob.
+                drop(held);
+                BlobBytes::new(vm, bytes)
             })
-            .yielding(c"json", json)
-            .yielding(c"blob", |call: &Call| {
-                let (body, vm) = (read(call)?, call.vm().weak());
-                Ok(async move {
-                    let (bytes, held) = body.await?;
-                    // Counted anew, by the Blob.
-                    drop(held);
-                    BlobBytes::new(vm, bytes)
-                })
-            });
+        });
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -30,6 +30,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tenants whose use is known; of others it is counted when they write.
 const ACCOUNTS_MAX: usize = 4_096;
+/// How long a count is believed: meanwhile the tenant may have been another process's for a while.
+const COUNT_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Objects of one listing: the quota keeps tenants far below.
 const LISTED_MAX: usize = 20_000;
 /// Bytes of the long keys that are kept at hand.
@@ -169,10 +171,11 @@ struct Shared {
 /// as long as a write lasts: if that is cut off, it is counted anew.
 type Account = Mutex<Option<Usage>>;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct Usage {
     objects: u64,
     bytes: u64,
+    counted_at: Instant,
 }
 
 /// Keys by their hash, as many as there is room for.
@@ -219,7 +222,8 @@ impl TenantObjects {
         Ok(Self { shared: Arc::new(shared), home })
     }
 
-    /// Which object a URL is for that [`get_file_url`](crate) gave out under the HTTP API's, if it is still good.
+    /// Which object a URL is for that `get_file_url` gave out under the HTTP API's, if it is still good. The caller has seen to
+    /// it that the path is the one it serves objects under.
     pub fn verify_url(&self, url: &str, now: Timestamp, limits: &ObjectLimits) -> Option<(TenantId, ObjectKey)> {
         self.shared.file_urls.verify(url, now, limits)
     }
@@ -391,8 +395,9 @@ impl Shared {
     }
 
     async fn usage(&self, tenant: TenantId) -> Result<Usage, ObjectsError> {
-        let stored = self.stored(tenant).await?;
-        Ok(Usage { objects: stored.len() as u64, bytes: stored.iter().map(|(_, meta)| meta.size).sum() })
+        let (counted_at, stored) = (Instant::now(), self.stored(tenant).await?);
+        let bytes = stored.iter().map(|(_, meta)| meta.size).sum();
+        Ok(Usage { objects: stored.len() as u64, bytes, counted_at })
     }
 
     async fn write(
@@ -405,14 +410,15 @@ impl Shared {
         let account = self.account(tenant);
         let mut slot = account.lock().await;
         let before = match slot.take() {
-            Some(usage) => usage,
-            None => self.usage(tenant).await?,
+            Some(usage) if usage.counted_at.elapsed() < COUNT_AGE_MAX => usage,
+            _ => self.usage(tenant).await?,
         };
         let place = key.place(tenant);
         let old = self.size(&place.object).await?;
         let after = Usage {
             objects: before.objects + u64::from(old.is_none()),
             bytes: before.bytes.saturating_sub(old.unwrap_or(0)) + bytes.len() as u64,
+            ..before
         };
         let refused = if after.objects > limits.objects_max.max(before.objects) {
             Some(ObjectsError::TooManyObjects { max: limits.objects_max })
@@ -446,8 +452,11 @@ impl Shared {
                 Err(error) => return Err(error.into()),
             }
         }
-        *slot = before
-            .map(|before| Usage { objects: before.objects.saturating_sub(1), bytes: before.bytes.saturating_sub(old) });
+        *slot = before.map(|before| Usage {
+            objects: before.objects.saturating_sub(1),
+            bytes: before.bytes.saturating_sub(old),
+            ..before
+        });
         Ok(())
     }
 }
