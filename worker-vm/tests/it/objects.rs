@@ -1,9 +1,14 @@
 //! `ctx.ObjectStorage`, over files and memory.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use worker_core::{Limits, ObjectLimits, RatelimitRules, Value};
 use worker_vm::{ObjectsConfig, ObjectsPlace, S3Config, S3Credentials, Services, ServicesConfig};
 
@@ -198,6 +203,105 @@ fn a_signed_url_is_for_one_object_and_expires() {
     });
 }
 
+/// A service that speaks as much of S3 as is asked of it, in memory. The bucket is `bucket`.
+async fn s3_server() -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let objects = Arc::new(Mutex::new(BTreeMap::new()));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(s3_request(stream, objects.clone()));
+        }
+    });
+    endpoint
+}
+
+async fn s3_request(mut stream: TcpStream, objects: Arc<Mutex<BTreeMap<String, Vec<u8>>>>) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    let body_at = loop {
+        if let Some(at) = request.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
+        }
+    };
+    let head = String::from_utf8(request[..body_at].to_vec()).unwrap();
+    assert!(head.contains("authorization: AWS4-HMAC-SHA256 Credential=me/"), "{head}");
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+    while request.len() < body_at + length {
+        stream.read_buf(&mut request).await?;
+    }
+    let body = &request[body_at..];
+    let mut words = head.split(' ');
+    let (method, target) = (words.next().unwrap(), words.next().unwrap());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let plain = |text: &str| text.replace("%3D", "=").replace("%2F", "/");
+    let key = plain(path.strip_prefix("/bucket").unwrap().trim_start_matches('/'));
+    let (status, length, answer) = {
+        let mut objects = objects.lock().unwrap();
+        match method {
+            "GET" if query.contains("list-type=2") => {
+                let prefix = query.split('&').find_map(|part| part.strip_prefix("prefix=")).map(plain).unwrap();
+                let now = Timestamp::now();
+                let found = objects.iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(key, object)| {
+                    let size = object.len();
+                    format!("<Contents><Key>{key}</Key><LastModified>{now}</LastModified><Size>{size}</Size><ETag>e</ETag></Contents>")
+                });
+                let xml = format!(
+                    "<ListBucketResult><IsTruncated>false</IsTruncated>{}</ListBucketResult>",
+                    found.collect::<String>()
+                );
+                (200, xml.len(), xml.into_bytes())
+            }
+            "POST" if query == "delete" => {
+                let xml = std::str::from_utf8(body).unwrap();
+                let mut deleted = String::new();
+                for part in xml.split("<Key>").skip(1) {
+                    let key = part.split("</Key>").next().unwrap();
+                    objects.remove(key);
+                    deleted += &format!("<Deleted><Key>{key}</Key></Deleted>");
+                }
+                let xml = format!("<DeleteResult>{deleted}</DeleteResult>");
+                (200, xml.len(), xml.into_bytes())
+            }
+            "PUT" => {
+                objects.insert(key, body.to_vec());
+                (200, 0, Vec::new())
+            }
+            "DELETE" => {
+                objects.remove(&key);
+                (204, 0, Vec::new())
+            }
+            "GET" | "HEAD" => match objects.get(&key) {
+                Some(object) => (200, object.len(), if method == "GET" { object.clone() } else { Vec::new() }),
+                None => (404, 0, Vec::new()),
+            },
+            other => panic!("nobody asked for {other}"),
+        }
+    };
+    let head = format!(
+        "HTTP/1.1 {status} Fine\r\nconnection: close\r\netag: e\r\nlast-modified: Tue, 24 Nov 2026 07:00:00 GMT\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), &answer].concat()).await
+}
+
+fn s3(endpoint: String) -> Services {
+    let credentials = S3Credentials { access_key_id: "me".into(), secret_access_key: "sesame".into() };
+    let region = "eu-west-1".into();
+    services(ObjectsPlace::S3(S3Config { bucket: "bucket".into(), endpoint: Some(endpoint), region, credentials }))
+}
+
+#[test]
+fn a_bucket_of_s3_does_the_same() {
+    on_worker(|| async {
+        let limits = ObjectLimits { objects_max: 10, bytes_max: 1_000, ..ObjectLimits::default() };
+        let endpoint = s3_server().await;
+        over(s3(endpoint.clone()), ObjectLimits::default()).await.passes(script!("objects/methods")).await;
+        over(s3(endpoint), limits).await.passes(script!("objects/quota")).await;
+    });
+}
+
 #[test]
 fn s3_signs_its_own_urls_and_is_unavailable_when_nobody_is_there() {
     on_worker(|| async {
@@ -205,13 +309,7 @@ fn s3_signs_its_own_urls_and_is_unavailable_when_nobody_is_there() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let credentials = S3Credentials { access_key_id: "me".into(), secret_access_key: "sesame".into() };
         assert!(!format!("{credentials:?}").contains("sesame"));
-        let s3 = S3Config {
-            bucket: "bucket".into(),
-            endpoint: Some(format!("http://{closed}")),
-            region: "eu-west-1".into(),
-            credentials,
-        };
-        let h = over(services(ObjectsPlace::S3(s3)), ObjectLimits::default()).await;
+        let h = over(s3(format!("http://{closed}")), ObjectLimits::default()).await;
         let source = r#"
             local _, ctx = ...
             local datetime = require("@antiraid/datetime")
