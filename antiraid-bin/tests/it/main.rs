@@ -14,5 +14,6 @@ mod recording;
 mod replay;
 mod store;
 mod type_check;
+mod types;
 mod usage;
 mod worker;
