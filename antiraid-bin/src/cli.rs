@@ -22,7 +22,8 @@ use crate::output::{Output, complain};
 use crate::recording::{RecordingError, Source};
 use crate::type_check::TypeCheckError;
 use crate::{
-    bench, bench_command, check_command, config_command, kv_command, replay_command, template_command, test_command,
+    bench, bench_command, check_command, config_command, kv_command, reference_command, replay_command,
+    template_command, test_command, types_command,
 };
 
 const LONG_ABOUT: &str = "\
@@ -81,6 +82,10 @@ enum Command {
     Replay(ReplayArgs),
     Check(CheckArgs),
     Test(TestArgs),
+    Types(TypesArgs),
+    /// Write the reference for authors, a page a module
+    #[command(hide = true)]
+    Reference(ReferenceArgs),
     /// Check, install, list, pause and remove templates
     #[command(subcommand)]
     Template(TemplateCommand),
@@ -200,6 +205,34 @@ pub struct TestArgs {
     /// Seconds that a test may take by the clock on the wall
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
+}
+
+/// Write the types of everything that a template can use, and the settings that editors read them by
+///
+/// Goes into the folder that your templates are in: the shared library, the globals, a .luaurc with the aliases, and the
+/// settings of Visual Studio Code for luau-lsp. Run it again after an update.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  antiraid types .
+
+Other editors: start luau-lsp with --definitions=@antiraid=templating-types/globals.d.luau and turn on its new solver.
+A file that this command did not write, or that was changed since, is not overwritten without --force.")]
+pub struct TypesArgs {
+    /// The folder that templates are in
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Replace files that this command did not write
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Where the reference goes.
+#[derive(Debug, Args)]
+pub struct ReferenceArgs {
+    /// The folder of the pages
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 /// What can be done with templates.
@@ -490,6 +523,8 @@ fn run(cli: Cli) -> Result<Outcome, CommandError> {
         match cli.command {
             Command::Config(args) => config_command::run(&args, &effective, &mut output),
             Command::Check(args) => check_command::run(&args, &config, &mut output),
+            Command::Types(args) => types_command::run(&args, &config, &mut output),
+            Command::Reference(args) => reference_command::run(&args, &config, &mut output),
             Command::Template(command) => template_command::run(command, &config, &mut output).await,
             Command::Kv(command) => kv_command::run(command, &config, &mut output).await,
             Command::Replay(args) => {

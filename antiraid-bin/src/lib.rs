@@ -26,8 +26,10 @@ pub mod bench_command;
 pub mod check_command;
 pub mod config_command;
 pub mod kv_command;
+pub mod reference_command;
 pub mod replay_command;
 pub mod template_command;
 pub mod test_command;
+pub mod types_command;
 
 pub mod bench;

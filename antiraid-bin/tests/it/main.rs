@@ -15,5 +15,6 @@ mod replay;
 mod specs;
 mod store;
 mod type_check;
+mod types;
 mod usage;
 mod worker;
