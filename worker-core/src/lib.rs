@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod event;
+mod flight_log;
 mod ids;
 mod limits;
 mod ratelimits;
@@ -20,6 +21,7 @@ pub mod contract;
 
 pub use capabilities::Capabilities;
 pub use event::{BaseName, Event, EventName, Priority};
+pub use flight_log::{FlightLog, Running};
 pub use ids::{IdParseError, Snowflake, TenantId, WorkerId};
 pub use limits::{KvLimits, Limits, TemplateLimits};
 #[cfg(any(test, feature = "test-util"))]

@@ -23,6 +23,8 @@ pub struct WorkerStats {
     pub events_dropped: u64,
     /// Events refused with `Overloaded` to a caller that waited.
     pub events_refused: u64,
+    /// Events that nobody waited for and that were running, or about to, when their worker ended.
+    pub events_lost: u64,
     /// Events waiting for their turn now.
     pub events_queued: u64,
     /// VMs made.
@@ -35,7 +37,7 @@ pub struct WorkerStats {
     pub vms_live: u64,
     /// Luau memory of the live VMs, in bytes.
     pub vm_memory_bytes: u64,
-    /// Times a worker was started again after a panic.
+    /// Times a worker was started again after a panic, or as a new process.
     pub restarts: u64,
 }
 
@@ -51,6 +53,7 @@ impl AddAssign<&Self> for WorkerStats {
             threads_failed,
             events_dropped,
             events_refused,
+            events_lost,
             events_queued,
             vms_made,
             vms_evicted,
@@ -67,6 +70,7 @@ impl AddAssign<&Self> for WorkerStats {
         self.threads_failed += threads_failed;
         self.events_dropped += events_dropped;
         self.events_refused += events_refused;
+        self.events_lost += events_lost;
         self.events_queued += events_queued;
         self.vms_made += vms_made;
         self.vms_evicted += vms_evicted;
