@@ -21,6 +21,10 @@ pub mod bench_command;
 pub mod config_command;
 pub mod kv_command;
 pub mod replay_command;
+pub mod run_command;
 pub mod template_command;
+pub mod tenant_command;
+pub mod top_command;
+pub mod worker_command;
 
 pub mod bench;

@@ -40,4 +40,4 @@ pub use worker_filter::WorkerFilter;
 pub use worker_like::{
     Call, DispatchResult, Reply, ReplyBatch, ReplyTo, SourceLine, TemplateError, TemplateResult, WorkerLike,
 };
-pub use worker_stats::WorkerStats;
+pub use worker_stats::{TenantUse, WorkerStats};

@@ -4,6 +4,8 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+use crate::TenantId;
+
 /// Counters since the worker started, and gauges of now. Those of a pool are the sums of its workers'.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStats {
@@ -39,6 +41,30 @@ pub struct WorkerStats {
     pub vm_memory_bytes: u64,
     /// Times a worker was started again after a panic, or as a new process.
     pub restarts: u64,
+    /// The tenants that have used the most CPU time, at most [`TENANTS_MAX`](Self::TENANTS_MAX), the greatest first.
+    pub tenants: Vec<TenantUse>,
+}
+
+/// What one tenant uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantUse {
+    /// Who.
+    pub tenant: TenantId,
+    /// CPU time of its templates since its worker started, in microseconds.
+    pub cpu_micros: u64,
+    /// Luau memory of its VM now, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl WorkerStats {
+    /// How many tenants are told of.
+    pub const TENANTS_MAX: usize = 20;
+
+    /// Keeps the tenants that used the most.
+    pub fn sort_tenants(&mut self) {
+        self.tenants.sort_by_key(|used| (std::cmp::Reverse((used.cpu_micros, used.memory_bytes)), used.tenant));
+        self.tenants.truncate(Self::TENANTS_MAX);
+    }
 }
 
 impl AddAssign<&Self> for WorkerStats {
@@ -61,6 +87,7 @@ impl AddAssign<&Self> for WorkerStats {
             vms_live,
             vm_memory_bytes,
             restarts,
+            tenants,
         } = other;
         self.workers += workers;
         self.events += events;
@@ -78,5 +105,7 @@ impl AddAssign<&Self> for WorkerStats {
         self.vms_live += vms_live;
         self.vm_memory_bytes += vm_memory_bytes;
         self.restarts += restarts;
+        self.tenants.extend_from_slice(tenants);
+        self.sort_tenants();
     }
 }

@@ -45,6 +45,11 @@ impl<T: Poolable> WorkerPool<T> {
         Ok(())
     }
 
+    /// Replaces the member that owns the tenant.
+    pub async fn replace_owner(&self, tenant: TenantId) -> Result<(), WorkerError> {
+        self.owner(tenant).replace().await
+    }
+
     fn owner(&self, tenant: TenantId) -> &T {
         let size = NonZeroUsize::new(self.members.len()).expect("because a pool is started with at least one member");
         &self.members[self.routing.owner(tenant, size)]

@@ -229,9 +229,14 @@ impl Child {
         matches!(state, Some('T' | 't'))
     }
 
+    /// Tells the process that it is not needed any more.
+    pub(crate) fn release(&mut self) {
+        drop(self.stdin.take());
+    }
+
     /// Tells the process that it is not needed any more, and makes sure that it ends.
     pub(crate) async fn dismiss(mut self, patience: Duration) {
-        drop(self.stdin.take());
+        self.release();
         if tokio::time::timeout(patience, self.process.wait()).await.is_err() {
             let _ = self.process.kill().await;
         }

@@ -281,7 +281,8 @@ impl Supervisor {
                 },
                 () = &mut draining => return if replacing { End::Replace } else { End::Drained },
                 _ = &mut pump.0 => {
-                    // It may be about to end.
+                    // It may be about to end, and waits until all that it said was read.
+                    child.release();
                     return match timeout(EXIT_TIMEOUT, child.ended()).await {
                         Ok(()) => End::Died(Why::Ended),
                         Err(_) => End::Died(Why::Disconnected),

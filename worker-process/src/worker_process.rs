@@ -184,14 +184,9 @@ impl Parent {
                     _ = stdin.read(&mut byte) => return Ok(()),
                 }
                 service.end_streams();
-                // The connection is served by a task of its own meanwhile.
-                let _ = tokio::time::timeout(FLUSH_TIMEOUT, async {
-                    tokio::select! {
-                        _ = stdin.read(&mut byte) => {}
-                        () = service.streams_ended() => {}
-                    }
-                })
-                .await;
+                // The connection is served by tasks of their own meanwhile. The parent closes the pipe when it has read all
+                // answers: to end earlier, with bytes of the parent unread, would reset the connection and lose them.
+                let _ = tokio::time::timeout(FLUSH_TIMEOUT, stdin.read(&mut byte)).await;
             }
         }
         Ok(())
@@ -261,12 +256,10 @@ pub struct WorkerProcess<W> {
     handing_back: AtomicBool,
     killed: Notify,
     streams: Mutex<Streams>,
-    stream_ended: Notify,
 }
 
 #[derive(Default)]
 struct Streams {
-    open: usize,
     ending: bool,
     wakers: Vec<Waker>,
 }
@@ -287,7 +280,6 @@ impl<W: WorkerLike + Send + Sync + 'static> WorkerProcess<W> {
             handing_back: AtomicBool::new(false),
             killed: Notify::new(),
             streams: Mutex::default(),
-            stream_ended: Notify::new(),
         }
     }
 
@@ -304,14 +296,6 @@ impl<W: WorkerLike + Send + Sync + 'static> WorkerProcess<W> {
         let mut streams = self.streams.lock();
         streams.ending = true;
         streams.wakers.drain(..).for_each(Waker::wake);
-    }
-
-    async fn streams_ended(&self) {
-        while self.streams.lock().open > 0 {
-            self.stream_ended.notified().await;
-        }
-        // From the body of the response to the socket.
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
     async fn drain(&self, after: u64) -> Result<(), WorkerError> {
@@ -381,7 +365,6 @@ const CHUNKS_A_TURN: usize = 4;
 
 impl<W: WorkerLike + Send + Sync + 'static> Serving<W> {
     fn new(service: Arc<WorkerProcess<W>>, down: Chunks) -> Self {
-        service.streams.lock().open += 1;
         Self {
             service,
             down,
@@ -496,13 +479,6 @@ impl<W: WorkerLike + Send + Sync + 'static> Stream for Serving<W> {
             streams.wakers.push(cx.waker().clone());
         }
         Poll::Pending
-    }
-}
-
-impl<W> Drop for Serving<W> {
-    fn drop(&mut self) {
-        self.service.streams.lock().open -= 1;
-        self.service.stream_ended.notify_one();
     }
 }
 

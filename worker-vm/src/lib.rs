@@ -18,6 +18,7 @@ pub use check::{Problem, check_template};
 pub use error::{VmError, contained_panics};
 pub use luau::compile::{CompileError, compile};
 pub use require_path::{RequireError, RequireTree};
+pub use runtime::flight_recorder::record_flights;
 pub use runtime::turns::Turn;
 pub use tenant_log::{LogKind, LogLine, TenantLog};
 pub use worker_state::{Links, WorkerState};
