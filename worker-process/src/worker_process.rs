@@ -165,14 +165,17 @@ impl Parent {
         let service = Arc::new(WorkerProcess::new(worker, logs, Some(taken)));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(ParentError::System)?;
         let port = listener.local_addr().map_err(ParentError::System)?.port();
-        let serving = serve_http2(listener, birth.token, Arc::new(Arc::clone(&service)));
+        // A task, as it must go on while this process drains.
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(serve_http2(listener, birth.token, Arc::new(Arc::clone(&service))));
         let mut line = serde_json::to_vec(&Ready { version: VERSION, port }).expect("because numbers have a JSON form");
         line.push(b'\n');
         io::stdout().write_all(&line).and_then(|()| io::stdout().flush()).map_err(ParentError::System)?;
 
         let mut byte = [0];
         tokio::select! {
-            () = serving => unreachable!("because it is served until this future is dropped"),
+            // It has no end of its own: it panicked.
+            _ = serving.join_next() => return Err(ParentError::System(io::Error::other("nothing is served any more"))),
             // Nothing more is ever said: only the end is waited for.
             _ = stdin.read(&mut byte) => {}
             () = service.killed() => {}
