@@ -9,6 +9,7 @@ mod check;
 mod config;
 mod laws;
 mod luau;
+mod processes;
 mod recording;
 mod replay;
 mod store;
