@@ -7,6 +7,7 @@ mod cold;
 mod dispatch;
 mod latency;
 mod memory;
+mod process;
 mod recorded;
 mod slices;
 
@@ -65,6 +66,10 @@ pub const MEASUREMENTS: &[Measurement] = &[
     Measurement { name: "sleepers", run: latency::beside_sleepers },
     Measurement { name: "slices-fib", run: slices::fib },
     Measurement { name: "slices-loop", run: slices::counting_loop },
+    Measurement { name: "process-transport", run: process::transport },
+    Measurement { name: "process-dispatch", run: process::dispatch },
+    Measurement { name: "process-kills", run: process::kills },
+    Measurement { name: "process-replace", run: process::replacements },
     Measurement { name: "replay", run: recorded::replay },
 ];
 
@@ -181,6 +186,12 @@ pub enum Unit {
     /// VMs.
     #[serde(rename = "VMs")]
     Vms,
+    /// Events.
+    #[serde(rename = "events")]
+    Events,
+    /// Tenants.
+    #[serde(rename = "tenants")]
+    Tenants,
 }
 
 impl Unit {
@@ -192,12 +203,14 @@ impl Unit {
             Self::Kilobytes => "KB",
             Self::Gibibytes => "GiB",
             Self::Vms => "VMs",
+            Self::Events => "events",
+            Self::Tenants => "tenants",
         }
     }
 
     fn figure(self, value: f64) -> String {
         let number = match value.abs() {
-            _ if self == Self::Vms => HumanCount(value as u64).to_string(),
+            _ if matches!(self, Self::Vms | Self::Events | Self::Tenants) => HumanCount(value as u64).to_string(),
             ..10.0 => format!("{value:.2}"),
             ..1_000.0 => format!("{value:.1}"),
             _ => HumanCount(value.max(0.0) as u64).to_string(),

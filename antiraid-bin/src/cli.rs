@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,13 +18,14 @@ use worker_db::DbError;
 
 use crate::bench::{BenchError, Measurement, MemoryArgs};
 use crate::config::{Config, DatabaseUrl, FlagSetting};
+use crate::engine::Topology;
 use crate::mistake::Mistakes;
 use crate::output::{Output, complain};
 use crate::recording::{RecordingError, Source};
 use crate::type_check::TypeCheckError;
 use crate::{
-    bench, bench_command, check_command, config_command, kv_command, reference_command, replay_command,
-    template_command, test_command, types_command,
+    bench, bench_command, check_command, config_command, kv_command, reference_command, replay_command, run_command,
+    template_command, tenant_command, test_command, top_command, types_command, worker_command,
 };
 
 const LONG_ABOUT: &str = "\
@@ -95,6 +97,14 @@ enum Command {
     /// Show the settings in force and where each comes from
     Config(ConfigArgs),
     Bench(BenchArgs),
+    Run(RunArgs),
+    Top(TopArgs),
+    /// List the tenants that are quarantined, with the evidence, and release them
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Be a worker process, for another antiraid
+    #[command(hide = true)]
+    Worker,
     /// Measure the memory of this process, for `bench`
     #[command(hide = true)]
     BenchMemory(MemoryArgs),
@@ -126,6 +136,9 @@ pub struct ReplayArgs {
     /// Worker threads [default: one a core]
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
+    /// How workers are put together: thread, process or process*thread, with numbers as in process:2*thread:2
+    #[arg(long, value_name = "TOPOLOGY", default_value = "thread")]
+    pub topology: Topology,
     /// Replay everything so many times
     #[arg(long, value_name = "K", default_value = "1")]
     pub repeat: NonZeroU32,
@@ -419,6 +432,57 @@ pub struct BenchArgs {
     pub only: Option<Measurements>,
 }
 
+/// Serve events without Discord: from standard input, and over HTTP on this host
+///
+/// Events on standard input are gateway frames, one a line, as `antiraid replay` reads them; each result is a line of JSON
+/// on standard output. Over HTTP, POST /events takes the same lines and answers with the same; GET /stats tells figures,
+/// which `antiraid top` shows.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  antiraid run --offline --topology process:2 < raid.jsonl
+  curl --data-binary @raid.jsonl http://127.0.0.1:7878/events
+
+SIGTERM and ctrl-c end it in good order: events that were taken are finished first.")]
+pub struct RunArgs {
+    /// Without Discord; the only way so far
+    #[arg(long, required = true)]
+    pub offline: bool,
+    /// How workers are put together: thread, process or process*thread, with numbers as in process:2*thread:2
+    #[arg(long, value_name = "TOPOLOGY", default_value = "thread")]
+    pub topology: Topology,
+    /// Where HTTP is served; an address of this host only. Port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7878")]
+    pub listen: SocketAddr,
+    /// Worker threads or processes [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+}
+
+/// Watch the workers of a running `antiraid run`: what they do, who uses them, what waits
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Where that serves HTTP
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7878")]
+    pub address: SocketAddr,
+}
+
+/// What can be done about quarantined tenants.
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// List who is quarantined, and why
+    List {
+        /// As lines of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a tenant run again; a running `antiraid run` sees it within seconds
+    Release {
+        /// The tenant: a guild id, or user:<id>
+        tenant: TenantId,
+    },
+}
+
 /// What is to be measured.
 pub type Measurements = std::sync::Arc<[Measurement]>;
 
@@ -492,6 +556,10 @@ impl CommandError {
 pub fn main() -> ExitCode {
     // Clap prints help and its own mistakes, and ends with status 0 and 2.
     let cli = Cli::parse();
+    // It gets its settings from its parent, and has no others.
+    if let Command::Worker = cli.command {
+        return worker_command::run();
+    }
     match run(cli) {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::Bad) => ExitCode::from(1),
@@ -532,7 +600,12 @@ fn run(cli: Cli) -> Result<Outcome, CommandError> {
                     cli.settings.db.as_ref().map_or_else(DatabaseUrl::memory, |_| config.database_url.clone());
                 replay_command::run(args, &config, &database, &bars, &mut output).await
             }
-            Command::Bench(_) | Command::BenchMemory(_) | Command::Test(_) => unreachable!("because these have run"),
+            Command::Run(args) => run_command::run(args, &config, &mut output).await,
+            Command::Top(args) => top_command::run(&args).await,
+            Command::Tenant(command) => tenant_command::run(command, &config, &mut output).await,
+            Command::Bench(_) | Command::BenchMemory(_) | Command::Test(_) | Command::Worker => {
+                unreachable!("because these have run")
+            }
         }
     });
     // A read of standard input cannot be cancelled; it must not keep the program from ending.
@@ -553,6 +626,9 @@ impl Cli {
         flag("--log", "log.filter", self.settings.log.as_ref());
         flag("--db", "database.url", self.settings.db.as_ref());
         if let Command::Replay(args) = &self.command {
+            flag("--workers", "workers", args.workers.as_ref());
+        }
+        if let Command::Run(args) = &self.command {
             flag("--workers", "workers", args.workers.as_ref());
         }
         flags

@@ -87,6 +87,11 @@ impl DatabaseUrl {
         Self("sqlite::memory:".into())
     }
 
+    /// A SQLite file.
+    pub fn file(path: &Path) -> Self {
+        Self(format!("sqlite:{}", path.display()))
+    }
+
     /// The whole URL, with the password.
     pub fn expose(&self) -> &str {
         &self.0
@@ -205,6 +210,39 @@ impl Config {
         }
         config.check_against_each_other(&mut mistakes);
         mistakes.or((config, effective))
+    }
+
+    /// All settings as text, with secrets: for a worker process, which gets them through a pipe.
+    pub fn to_settings(&self) -> Vec<(String, String)> {
+        let mut config = self.clone();
+        let settings = SETTINGS.iter().map(|setting| {
+            let value = match (setting.field)(&mut config) {
+                Field::Url(url) => url.expose().to_owned(),
+                field => field.to_string(),
+            };
+            (setting.key.to_owned(), value)
+        });
+        settings.collect()
+    }
+
+    /// The settings that [`to_settings`](Self::to_settings) gave, and nothing of this process's own surroundings.
+    pub fn from_settings(settings: &[(String, String)]) -> Result<Self, Mistakes> {
+        let mut config = Self::default();
+        let mut mistakes = Mistakes::none();
+        for (key, text) in settings {
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+                mistakes.add(Mistake::new(Place::new("the parent's settings"), not_a_setting(key)));
+                continue;
+            };
+            let value = match (setting.field)(&mut config) {
+                Field::Url(_) | Field::Filter(_) | Field::Dir(_) | Field::Link(_) => Value::from(text.as_str()),
+                _ => text.parse().unwrap_or_else(|never: Infallible| match never {}),
+            };
+            if let Err(expected) = (setting.field)(&mut config).set(&value, &setting.range) {
+                mistakes.add(Mistake::new(Place::new("the parent's settings"), format!("`{key}`: {expected}")));
+            }
+        }
+        mistakes.or(config)
     }
 
     /// What no setting can know of itself.

@@ -28,8 +28,12 @@ pub mod config_command;
 pub mod kv_command;
 pub mod reference_command;
 pub mod replay_command;
+pub mod run_command;
 pub mod template_command;
+pub mod tenant_command;
 pub mod test_command;
+pub mod top_command;
 pub mod types_command;
+pub mod worker_command;
 
 pub mod bench;

@@ -253,6 +253,26 @@ fn print_result(
     template: &TemplateName,
     outcome: &Result<Value, TemplateError>,
 ) -> io::Result<()> {
+    results.json(&printed(recorded, template, outcome)?)
+}
+
+/// Appends a result as `--results` prints it.
+pub(crate) fn result_line(
+    lines: &mut Vec<u8>,
+    recorded: &Recorded,
+    template: &TemplateName,
+    outcome: &Result<Value, TemplateError>,
+) -> io::Result<()> {
+    serde_json::to_writer(&mut *lines, &printed(recorded, template, outcome)?)?;
+    lines.push(b'\n');
+    Ok(())
+}
+
+fn printed<'a>(
+    recorded: &'a Recorded,
+    template: &'a TemplateName,
+    outcome: &Result<Value, TemplateError>,
+) -> io::Result<ResultLine<'a>> {
     let Recorded { line, tenant, event } = recorded;
     let mut printed = ResultLine {
         line: *line,
@@ -274,7 +294,7 @@ fn print_result(
             printed.at = error.at.as_ref().map(ToString::to_string);
         }
     }
-    results.json(&printed)
+    Ok(printed)
 }
 
 #[cfg(test)]

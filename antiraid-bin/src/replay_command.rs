@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use worker_core::{TenantId, WorkerLike};
 use worker_db::{DbError, WorkerDb};
+use worker_process::Quarantine;
 
 use crate::cli::{CommandError, Outcome, ReplayArgs};
 use crate::config::{Config, DatabaseUrl, ObjectsUrl};
+use crate::engine::{AnyWorkers, Topology};
 use crate::output::{Output, complain};
 use crate::recording::{Batch, Source, read_ahead};
 use crate::replay::{Ending, Replay};
@@ -51,20 +53,28 @@ pub async fn replay(
         None => Vec::new(),
     };
     // What is replayed into memory leaves no objects behind either.
-    let objects = if database == &DatabaseUrl::memory() { &ObjectsUrl::Memory } else { &config.objects_url };
-    let services = engine::services(config, objects)?;
+    let objects_url = if database == &DatabaseUrl::memory() { ObjectsUrl::Memory } else { config.objects_url.clone() };
+    // Other processes cannot see this one's memory.
+    let shared_file = SharedFile::if_needed(args.topology, database)?;
+    let database = shared_file.as_ref().map_or(database, |file| &file.url);
+    let config = &Config { database_url: database.clone(), objects_url, ..config.clone() };
+    let services = engine::services(config)?;
     let db = store::open(database, &config.limits).await?;
     let mut loader = Loader { db: &db, templates, tenants: HashSet::new(), loaded: 0 };
     loader.look_ahead(&args.files).await?;
 
     let in_flight_max = in_flight_max(&args, config);
-    let workers = engine::start(config, &db, builtins, services, in_flight_max).await.map_err(CommandError::Workers)?;
+    let quarantine = Quarantine::default();
+    let workers = AnyWorkers::start(args.topology, config, &db, builtins, services, in_flight_max, quarantine)
+        .await
+        .map_err(CommandError::Workers)?;
     let bar = progress_bar(&args, bars);
     let started = Instant::now();
     let (tally, ending) = Replay::new(&workers, in_flight_max.get(), results)
         .run(read_ahead(args.files, args.repeat), tokio::signal::ctrl_c, async |batch| {
             bar.inc(batch.bytes);
-            loader.meet(batch).await.map_err(CommandError::Store)
+            let new = loader.meet(batch).await?;
+            workers.see_changes_of(&new).await.map_err(CommandError::Workers)
         })
         .await?;
     let elapsed = started.elapsed();
@@ -80,7 +90,7 @@ pub async fn replay(
     let report = tally.report(Run {
         interrupted: matches!(ending, Ending::Interrupted),
         elapsed,
-        workers: config.workers.get(),
+        workers: args.topology.workers(config).get(),
         in_flight_max: in_flight_max.get(),
         tenants: loader.tenants.len(),
         templates_loaded: loader.loaded,
@@ -110,7 +120,7 @@ fn check_sources(args: &ReplayArgs) -> Result<(), CommandError> {
 
 /// Not more than the shortest queue has room for, so that no event of the replay is ever refused.
 fn in_flight_max(args: &ReplayArgs, config: &Config) -> NonZeroUsize {
-    let wanted = args.in_flight.saturating_mul(config.workers);
+    let wanted = args.in_flight.saturating_mul(args.topology.workers(config));
     let room = config.limits.tenant_queue_max.min(config.limits.worker_queue_max);
     wanted.min(NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN))
 }
@@ -130,6 +140,23 @@ fn progress_bar(args: &ReplayArgs, bars: &MultiProgress) -> ProgressBar {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     bars.add(bar)
+}
+
+/// A database in a file that is gone with the replay, for what several processes share.
+struct SharedFile {
+    url: DatabaseUrl,
+    _dir: tempfile::TempDir,
+}
+
+impl SharedFile {
+    fn if_needed(topology: Topology, database: &DatabaseUrl) -> Result<Option<Self>, CommandError> {
+        if !topology.has_processes() || *database != DatabaseUrl::memory() {
+            return Ok(None);
+        }
+        let dir = tempfile::TempDir::new()?;
+        let url = DatabaseUrl::file(&dir.path().join("replay.db"));
+        Ok(Some(Self { url, _dir: dir }))
+    }
 }
 
 /// Installs the templates for each tenant before its first event.
@@ -154,7 +181,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    async fn meet(&mut self, batch: &Batch) -> Result<(), DbError> {
+    /// Returns the tenants that got templates.
+    async fn meet(&mut self, batch: &Batch) -> Result<Vec<TenantId>, DbError> {
         let tenants = batch.events.iter().map(|event| event.tenant);
         let new: Vec<TenantId> = tenants.filter(|tenant| self.tenants.insert(*tenant)).collect();
         for template in &self.templates {
@@ -162,7 +190,7 @@ impl Loader<'_> {
             store::push_for_all(self.db, &wanted, template).await?;
             self.loaded += wanted.len() as u64;
         }
-        Ok(())
+        Ok(if self.templates.is_empty() { Vec::new() } else { new })
     }
 }
 

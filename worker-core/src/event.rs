@@ -249,6 +249,11 @@ impl Event {
         Self { base_name: BaseName::AntiRaid, name, author: None, scopes: SmallVec::new(), data }
     }
 
+    /// An event by the names that templates know, for those who pass one on.
+    pub fn named(base_name: BaseName, name: EventName, data: Bytes) -> Self {
+        Self { base_name, name, author: None, scopes: SmallVec::new(), data }
+    }
+
     /// The same event, for the subscribers of these scopes as well (`KeyExpiry[scope]`).
     pub fn with_scopes<S: Into<Arc<str>>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
         self.scopes = scopes.into_iter().map(Into::into).collect();

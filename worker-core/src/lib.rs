@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod event;
+mod flight_log;
 mod ids;
 mod limits;
 mod ratelimits;
@@ -20,6 +21,7 @@ pub mod contract;
 
 pub use capabilities::Capabilities;
 pub use event::{BaseName, Event, EventName, Priority};
+pub use flight_log::{FlightLog, Running};
 pub use ids::{IdParseError, Snowflake, TenantId, WorkerId};
 pub use limits::{CaptchaLimits, HttpLimits, KvLimits, Limits, ObjectLimits, TemplateLimits};
 pub use ratelimits::{ManualClock, Quota, RatelimitFamily, RatelimitHit, RatelimitRules, Ratelimits};
@@ -36,4 +38,4 @@ pub use worker_filter::WorkerFilter;
 pub use worker_like::{
     Call, DispatchResult, Reply, ReplyBatch, ReplyTo, SourceLine, TemplateError, TemplateResult, WorkerLike,
 };
-pub use worker_stats::WorkerStats;
+pub use worker_stats::{TenantUse, WorkerStats};

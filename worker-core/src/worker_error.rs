@@ -66,6 +66,11 @@ impl WorkerError {
         self
     }
 
+    /// What happened, in words: without the kind, and without what caused it.
+    pub fn context(&self) -> &str {
+        &self.context
+    }
+
     /// What the caller should do.
     pub fn kind(&self) -> WorkerErrorKind {
         self.kind

@@ -1,5 +1,6 @@
 //! Which tenants a worker owns.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use crate::{Routing, TenantId};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerFilter {
     steps: SmallVec<[Step; 2]>,
+    /// Tenants that nobody serves for now.
+    without: BTreeSet<TenantId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,12 +34,19 @@ impl WorkerFilter {
         assert!(index < workers.get(), "worker {index} is not in a pool of {workers}");
         let mut steps = self.steps.clone();
         steps.push(Step { routing, index, workers });
-        Self { steps }
+        Self { steps, without: self.without.clone() }
+    }
+
+    /// The same without these tenants, which are kept apart (quarantined): nobody serves them for now.
+    pub fn without(mut self, tenants: impl IntoIterator<Item = TenantId>) -> Self {
+        self.without.extend(tenants);
+        self
     }
 
     /// Whether the worker owns the tenant.
     pub fn owns(&self, tenant: TenantId) -> bool {
-        self.steps.iter().all(|step| step.routing.owner(tenant, step.workers) == step.index)
+        !self.without.contains(&tenant)
+            && self.steps.iter().all(|step| step.routing.owner(tenant, step.workers) == step.index)
     }
 }
 
@@ -62,6 +72,13 @@ mod tests {
                 .count();
             prop_assert_eq!(owners, 1);
         }
+    }
+
+    #[test]
+    fn a_tenant_that_is_kept_apart_is_nobodys() {
+        let (kept, other) = (TenantId::guild(1), TenantId::user(1));
+        let filter = WorkerFilter::all().without([kept]).member(Routing::default(), 0, NonZeroUsize::MIN);
+        assert!(!filter.owns(kept) && filter.owns(other));
     }
 
     #[test]

@@ -32,6 +32,14 @@ pub trait WorkerLike {
         reply
     }
 
+    /// Like [`dispatch`](Self::dispatch), but if the worker ends when the event has surely not started yet, it is tried
+    /// once more, in the worker that takes over, before an error is answered.
+    fn dispatch_with_retry(&self, tenant: TenantId, event: Event) -> Reply<DispatchResult> {
+        let (reply_to, reply) = Reply::pending();
+        self.submit(Call::Dispatch { tenant, event, reply_to: reply_to.with_retry() });
+        reply
+    }
+
     /// Runs the subscribers of the event for its own sake. If a queue is full, the least important event is dropped and
     /// counted.
     fn dispatch_nowait(&self, tenant: TenantId, event: Event) {
@@ -126,8 +134,18 @@ pub struct Reply<T>(oneshot::Receiver<Result<T, WorkerError>>);
 impl<T> Reply<T> {
     /// A reply and the end through which it is given.
     pub fn pending() -> (ReplyTo<T>, Self) {
+        Self::pair(Wish::Answer)
+    }
+
+    /// A reply for a call whose answer nobody wants, but whose end somebody must know of: it tells that the worker is done
+    /// with the call, and not what came of it.
+    pub fn end_only() -> (ReplyTo<T>, Self) {
+        Self::pair(Wish::End)
+    }
+
+    fn pair(wish: Wish) -> (ReplyTo<T>, Self) {
         let (sender, receiver) = oneshot::channel();
-        (ReplyTo(Some(sender)), Self(receiver))
+        (ReplyTo { sender: Some(sender), wish }, Self(receiver))
     }
 }
 
@@ -144,22 +162,45 @@ impl<T> Future for Reply<T> {
 }
 
 /// The worker's end of a [`Reply`]. If it is dropped, the caller gets [`WorkerErrorKind::WorkerGone`].
-pub struct ReplyTo<T>(Option<oneshot::Sender<Result<T, WorkerError>>>);
+pub struct ReplyTo<T> {
+    sender: Option<oneshot::Sender<Result<T, WorkerError>>>,
+    wish: Wish,
+}
+
+/// What the caller wants to know.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// When the worker is done with the call, if at all.
+    End,
+    Answer,
+    /// The answer of a second try, if the first did not start.
+    AnswerOrRetry,
+}
 
 impl<T> ReplyTo<T> {
     /// For calls that nobody waits for: answers go nowhere.
     pub const fn nobody() -> Self {
-        Self(None)
+        Self { sender: None, wish: Wish::End }
+    }
+
+    /// The same for a caller who asks for one more try of what has not started when its worker ends.
+    pub fn with_retry(self) -> Self {
+        Self { wish: if self.is_wanted() { Wish::AnswerOrRetry } else { self.wish }, ..self }
+    }
+
+    /// Whether the caller asked for one more try.
+    pub fn wants_retry(&self) -> bool {
+        self.wish == Wish::AnswerOrRetry
     }
 
     /// Whether an answer was ever wanted. Results that nobody wanted need not be made.
     pub fn is_wanted(&self) -> bool {
-        self.0.is_some()
+        self.wish != Wish::End
     }
 
     /// Whether a caller who wanted the answer has gone away.
     pub fn is_abandoned(&self) -> bool {
-        self.0.as_ref().is_some_and(oneshot::Sender::is_closed)
+        self.is_wanted() && self.sender.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 
     /// Answers; within [`ReplyBatch::collect`] a little later.
@@ -167,7 +208,7 @@ impl<T> ReplyTo<T> {
     where
         T: 'static,
     {
-        let Some(sender) = self.0 else { return };
+        let Some(sender) = self.sender else { return };
         COLLECTED.with_borrow_mut(|collected| {
             // The caller may have gone; then nobody minds.
             let send = move || drop(sender.send(answer));
@@ -358,6 +399,19 @@ mod tests {
         assert!(panicked.is_err() && is_ready(&mut first));
         to_second.send(Ok(2));
         assert!(is_ready(&mut second), "nothing is collected any more");
+    }
+
+    #[test]
+    fn who_only_waits_for_the_end_wants_no_answer_and_is_told_of_the_end() {
+        let (reply_to, mut reply) = Reply::<()>::end_only();
+        assert!(!reply_to.is_wanted() && !reply_to.with_retry().is_wanted());
+        assert!(is_ready(&mut reply), "also by being dropped");
+        let (reply_to, reply) = Reply::<()>::pending();
+        assert!(!reply_to.wants_retry());
+        let reply_to = reply_to.with_retry();
+        assert!(reply_to.wants_retry() && reply_to.is_wanted() && !reply_to.is_abandoned());
+        drop(reply);
+        assert!(reply_to.is_abandoned());
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+use crate::TenantId;
+
 /// Counters since the worker started, and gauges of now. Those of a pool are the sums of its workers'.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStats {
@@ -23,6 +25,8 @@ pub struct WorkerStats {
     pub events_dropped: u64,
     /// Events refused with `Overloaded` to a caller that waited.
     pub events_refused: u64,
+    /// Events that nobody waited for and that were running, or about to, when their worker ended.
+    pub events_lost: u64,
     /// Events waiting for their turn now.
     pub events_queued: u64,
     /// VMs made.
@@ -35,8 +39,32 @@ pub struct WorkerStats {
     pub vms_live: u64,
     /// Luau memory of the live VMs, in bytes.
     pub vm_memory_bytes: u64,
-    /// Times a worker was started again after a panic.
+    /// Times a worker was started again after a panic, or as a new process.
     pub restarts: u64,
+    /// The tenants that have used the most CPU time, at most [`TENANTS_MAX`](Self::TENANTS_MAX), the greatest first.
+    pub tenants: Vec<TenantUse>,
+}
+
+/// What one tenant uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantUse {
+    /// Who.
+    pub tenant: TenantId,
+    /// CPU time of its templates since its worker started, in microseconds.
+    pub cpu_micros: u64,
+    /// Luau memory of its VM now, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl WorkerStats {
+    /// How many tenants are told of.
+    pub const TENANTS_MAX: usize = 20;
+
+    /// Keeps the tenants that used the most.
+    pub fn sort_tenants(&mut self) {
+        self.tenants.sort_by_key(|used| (std::cmp::Reverse((used.cpu_micros, used.memory_bytes)), used.tenant));
+        self.tenants.truncate(Self::TENANTS_MAX);
+    }
 }
 
 impl AddAssign<&Self> for WorkerStats {
@@ -51,6 +79,7 @@ impl AddAssign<&Self> for WorkerStats {
             threads_failed,
             events_dropped,
             events_refused,
+            events_lost,
             events_queued,
             vms_made,
             vms_evicted,
@@ -58,6 +87,7 @@ impl AddAssign<&Self> for WorkerStats {
             vms_live,
             vm_memory_bytes,
             restarts,
+            tenants,
         } = other;
         self.workers += workers;
         self.events += events;
@@ -67,6 +97,7 @@ impl AddAssign<&Self> for WorkerStats {
         self.threads_failed += threads_failed;
         self.events_dropped += events_dropped;
         self.events_refused += events_refused;
+        self.events_lost += events_lost;
         self.events_queued += events_queued;
         self.vms_made += vms_made;
         self.vms_evicted += vms_evicted;
@@ -74,5 +105,7 @@ impl AddAssign<&Self> for WorkerStats {
         self.vms_live += vms_live;
         self.vm_memory_bytes += vm_memory_bytes;
         self.restarts += restarts;
+        self.tenants.extend_from_slice(tenants);
+        self.sort_tenants();
     }
 }

@@ -12,6 +12,7 @@ mod pattern;
 mod shop;
 mod templates;
 
+mod quarantine;
 mod shared_cache;
 mod tenant_templates;
 mod worker_cache_data;
@@ -26,6 +27,7 @@ pub use change::Change;
 pub use connection::Backend;
 pub use error::DbError;
 pub use kv::{KvCasResult, KvFindPage, KvPage, KvRecord, KvSet, KvSetResult, ResumeRecord};
+pub use quarantine::Quarantined;
 pub use scopes::Scopes;
 pub use shared_cache::{BytecodeKey, SharedCache, SharedCacheConfig};
 pub use shop::ShopListing;
@@ -37,8 +39,15 @@ pub use worker_db::{DbClock, DbConfig, WorkerDb};
 /// Every statement of this crate by name, as text for a database: for the test that asks the databases how they run them.
 #[doc(hidden)]
 pub fn statements(backend: Backend) -> impl Iterator<Item = (&'static str, &'static str)> {
-    [worker_db::STATEMENTS, kv_read::STATEMENTS, kv_write::STATEMENTS, templates::STATEMENTS, shop::STATEMENTS]
-        .into_iter()
-        .flatten()
-        .map(move |sql| (sql.name, sql.text(backend)))
+    [
+        worker_db::STATEMENTS,
+        kv_read::STATEMENTS,
+        kv_write::STATEMENTS,
+        templates::STATEMENTS,
+        shop::STATEMENTS,
+        quarantine::STATEMENTS,
+    ]
+    .into_iter()
+    .flatten()
+    .map(move |sql| (sql.name, sql.text(backend)))
 }

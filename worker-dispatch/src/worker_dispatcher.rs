@@ -370,6 +370,8 @@ impl Inner {
             vms_live: vms.live,
             vm_memory_bytes: vms.memory_bytes,
             restarts: 0,
+            events_lost: 0,
+            tenants: self.vms.greatest_users(WorkerStats::TENANTS_MAX),
         }
     }
 }

@@ -49,6 +49,8 @@ const QUEUES: usize = 1 + Priority::COUNT;
 pub(crate) enum Order {
     Drain(ReplyTo<()>),
     Kill(ReplyTo<()>),
+    /// Not an end, but the beginning of another engine.
+    Replace(ReplyTo<()>),
 }
 
 /// What the thread attends to in every state, also while it has no engine.
@@ -96,10 +98,15 @@ impl Intake {
         }
     }
 
+    /// Asks for another engine, or gives the request back.
+    pub(crate) fn replace(&self, reply_to: ReplyTo<()>) -> Result<(), ReplyTo<()>> {
+        self.orders.send(Order::Replace(reply_to)).map_err(|refused| refused.0.into_reply_to())
+    }
+
     fn order(&self, order: Order) -> Put {
         match self.orders.send(order) {
             Ok(()) => Put::Taken,
-            Err(error) => Put::Closed(error.0.into()),
+            Err(refused) => Put::Closed(refused.0.into()),
         }
     }
 }
@@ -173,6 +180,15 @@ impl From<Order> for Call {
         match order {
             Order::Drain(reply_to) => Self::Drain { reply_to },
             Order::Kill(reply_to) => Self::Kill { reply_to },
+            // There is no such call; to be drained is what is left of it, and refused alike.
+            Order::Replace(reply_to) => Self::Drain { reply_to },
         }
+    }
+}
+
+impl Order {
+    fn into_reply_to(self) -> ReplyTo<()> {
+        let (Self::Drain(reply_to) | Self::Kill(reply_to) | Self::Replace(reply_to)) = self;
+        reply_to
     }
 }

@@ -23,4 +23,8 @@ pub trait Poolable: WorkerLike + Send + Sync + Sized + 'static {
         routing: Routing,
         config: &Self::Config,
     ) -> impl Future<Output = Result<Self, WorkerError>> + Send;
+
+    /// Puts a new engine, or a new process, in the place of the old one, in good order: what is running ends, and what comes
+    /// meanwhile waits.
+    fn replace(&self) -> impl Future<Output = Result<(), WorkerError>> + Send;
 }

@@ -29,19 +29,20 @@ impl Default for RestartPolicy {
 
 /// The restarts of one worker.
 #[derive(Debug)]
-pub(crate) struct Restarts {
+pub struct Restarts {
     policy: RestartPolicy,
     /// Those of the window, oldest first.
     recent: VecDeque<Instant>,
 }
 
 impl Restarts {
-    pub(crate) fn new(policy: RestartPolicy) -> Self {
+    /// None so far.
+    pub fn new(policy: RestartPolicy) -> Self {
         Self { policy, recent: VecDeque::new() }
     }
 
     /// How long to wait before the restart that is due now; `None` if there were too many.
-    pub(crate) fn next(&mut self, now: Instant) -> Option<Duration> {
+    pub fn next(&mut self, now: Instant) -> Option<Duration> {
         let RestartPolicy { restarts_max, window, backoff_min, backoff_max } = self.policy;
         while self.recent.front().is_some_and(|&restart| now.duration_since(restart) >= window) {
             self.recent.pop_front();
@@ -55,7 +56,7 @@ impl Restarts {
     }
 
     /// How the policy was broken, for the message of a worker that gives up.
-    pub(crate) fn limit(&self) -> String {
+    pub fn limit(&self) -> String {
         format!("{} restarts in {:?}", self.policy.restarts_max, self.policy.window)
     }
 }

@@ -47,11 +47,14 @@ pub(crate) struct Supervisor {
     started: Option<ReplyTo<()>>,
     drains: Vec<ReplyTo<()>>,
     kills: Vec<ReplyTo<()>>,
+    /// Who waits for another engine.
+    replacing: Vec<ReplyTo<()>>,
 }
 
 /// Why an engine is no more, other than that it was drained.
 enum Stop {
     Killed,
+    Replaced,
     Failed(WorkerError),
 }
 
@@ -78,6 +81,7 @@ impl Supervisor {
             started: Some(started),
             drains: Vec::new(),
             kills: Vec::new(),
+            replacing: Vec::new(),
         }
     }
 
@@ -89,6 +93,10 @@ impl Supervisor {
             let error = match self.run_engine(delay) {
                 Ok(drained) => break drained,
                 Err(Stop::Killed) => break Err(self.shared.gone()),
+                Err(Stop::Replaced) => {
+                    delay = Duration::ZERO;
+                    continue;
+                }
                 Err(Stop::Failed(error)) => error,
             };
             if let Some(started) = self.started.take() {
@@ -139,7 +147,16 @@ impl Supervisor {
         if let Some(started) = self.started.take() {
             started.send(Ok(()));
         }
-        self.serve(&*engine).await?;
+        self.replacing.drain(..).for_each(|reply_to| reply_to.send(Ok(())));
+        match self.serve(&*engine).await {
+            Err(Stop::Replaced) => {
+                // Whether it could be drained matters to nobody: another takes its place. One more request to replace it
+                // must not cut this short, so there is no engine to speak of.
+                let _ = self.attend_until(None, engine.drain()).await?;
+                return Err(Stop::Replaced);
+            }
+            served => served?,
+        }
         self.attend_until(Some(&*engine), engine.drain()).await
     }
 
@@ -213,6 +230,12 @@ impl Supervisor {
                 self.drains.push(reply_to);
                 self.outlet.close_queues();
             }
+            Urgent::Order(Order::Replace(reply_to)) => {
+                self.replacing.push(reply_to);
+                if engine.is_some() && self.drains.is_empty() {
+                    return Err(Stop::Replaced);
+                }
+            }
             Urgent::Stats(reply_to) => self.answer_stats(engine, reply_to),
         }
         Ok(())
@@ -243,12 +266,15 @@ impl Supervisor {
 
     /// Refuses what is left and answers those who waited for the end.
     fn finish(self, drained: Drained) {
-        let Self { outlet, shared, drains, kills, .. } = self;
+        let Self { outlet, shared, drains, kills, replacing, .. } = self;
         let drained = drained.map_err(Arc::new);
         for reply_to in drains {
             reply_to.send(drained.clone().map_err(|error| {
                 WorkerError::new(error.kind(), format!("worker {} was not drained", shared.id())).with_source(error)
             }));
+        }
+        for reply_to in replacing {
+            reply_to.send(Err(shared.gone()));
         }
         for call in outlet.close() {
             match call {

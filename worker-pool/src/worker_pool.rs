@@ -36,6 +36,20 @@ impl<T: Poolable> WorkerPool<T> {
         &self.members
     }
 
+    /// Replaces all members, one after the other, each in good order: events of its tenants wait meanwhile, and none is
+    /// lost. Stops at the first that does not come back.
+    pub async fn replace_all(&self) -> Result<(), WorkerError> {
+        for member in &self.members {
+            member.replace().await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the member that owns the tenant.
+    pub async fn replace_owner(&self, tenant: TenantId) -> Result<(), WorkerError> {
+        self.owner(tenant).replace().await
+    }
+
     fn owner(&self, tenant: TenantId) -> &T {
         let size = NonZeroUsize::new(self.members.len()).expect("because a pool is started with at least one member");
         &self.members[self.routing.owner(tenant, size)]
@@ -99,6 +113,10 @@ impl<T: Poolable> Poolable for WorkerPool<T> {
     fn ids(config: &Self::Config) -> u32 {
         let members = config.workers.get().try_into().unwrap_or(u32::MAX);
         T::ids(&config.worker).saturating_mul(members).saturating_add(1)
+    }
+
+    async fn replace(&self) -> Result<(), WorkerError> {
+        self.replace_all().await
     }
 
     /// Starts all members at the same time. If one does not start, the others are killed. Must be called in a tokio

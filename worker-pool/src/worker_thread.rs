@@ -172,6 +172,14 @@ impl Poolable for WorkerThread {
     async fn start(id: WorkerId, filter: WorkerFilter, _: Routing, config: &Self::Config) -> Result<Self, WorkerError> {
         Self::start(id, filter, config).await
     }
+
+    async fn replace(&self) -> Result<(), WorkerError> {
+        let (reply_to, reply) = Reply::pending();
+        if let Err(reply_to) = self.0.intake.replace(reply_to) {
+            reply_to.send(Err(self.0.shared.gone()));
+        }
+        reply.await
+    }
 }
 
 impl Drop for Handle {

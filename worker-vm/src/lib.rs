@@ -30,6 +30,7 @@ pub use plugins::objects::{
     ObjectKey, ObjectsConfig, ObjectsError, ObjectsPlace, S3Config, S3Credentials, TenantObjects,
 };
 pub use require_path::{RequireError, RequireTree};
+pub use runtime::flight_recorder::record_flights;
 pub use runtime::turns::Turn;
 pub use services::{Services, ServicesConfig};
 pub use tenant_log::{LogKind, LogLine, TenantLog};

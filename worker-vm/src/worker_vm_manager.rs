@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
-use worker_core::{Event, Limits, StaticRef, Template, TemplateError, TemplateName, TenantId};
+use worker_core::{Event, Limits, StaticRef, Template, TemplateError, TemplateName, TenantId, TenantUse};
 use worker_db::{Subscribers, WorkerCacheData};
 
 use crate::error::VmError;
@@ -282,6 +282,20 @@ impl WorkerVmManager {
             live: (self.0.vms.borrow().len() + draining) as u64,
             memory_bytes: self.0.surroundings.memory_bytes.get() as u64,
         }
+    }
+
+    /// The tenants that have used the most CPU time, the greatest first, with the memory of their VMs.
+    pub fn greatest_users(&self, users_max: usize) -> Vec<TenantUse> {
+        let (tenants, vms) = (self.0.tenants.borrow(), self.0.vms.borrow());
+        let uses = tenants.iter().map(|(&id, tenant)| TenantUse {
+            tenant: id,
+            cpu_micros: tenant.account.total().as_micros().try_into().unwrap_or(u64::MAX),
+            memory_bytes: vms.get(&id).map_or(0, |entry| entry.vm.memory().used() as u64),
+        });
+        let mut uses: Vec<_> = uses.collect();
+        uses.sort_unstable_by_key(|used| (std::cmp::Reverse((used.cpu_micros, used.memory_bytes)), used.tenant));
+        uses.truncate(users_max);
+        uses
     }
 
     fn tenant(&self, id: TenantId) -> Rc<Tenant> {

@@ -52,6 +52,7 @@ pub(super) fn replay(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
         || (0..10).map(|_| floor()).sum::<Result<f64, _>>().map(|sum| sum / 10.0),
         || {
             let args = ReplayArgs {
+                topology: crate::engine::Topology::default(),
                 files: vec![Source::File(recording.clone())],
                 templates: Some(templates.clone()),
                 workers: None,

@@ -10,6 +10,7 @@ mod config;
 mod drift;
 mod laws;
 mod luau;
+mod processes;
 mod recording;
 mod replay;
 mod specs;

@@ -8,7 +8,7 @@ use worker_core::contract::{Order, TestEngine};
 use worker_core::{Routing, TenantId, Value, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike};
 use worker_pool::{Poolable, WorkerPool, WorkerPoolConfig, WorkerThread, WorkerThreadConfig};
 
-use crate::{Engine, WHO, answer, chain, config, echo, named, restarts, value};
+use crate::{Engine, TENANT, WHO, answer, chain, config, echo, named, restarts, value};
 
 type Nested = WorkerPool<WorkerPool<WorkerThread>>;
 
@@ -124,4 +124,26 @@ async fn a_pool_works_on_without_a_member_that_gave_up() {
     answer(pool.drain()).await.unwrap();
     assert_eq!(answer(pool.stats()).await.unwrap_err().kind(), WorkerErrorKind::WorkerGone);
     answer(pool.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_of_threads_is_replaced_and_loses_nothing() {
+    let engine = TestEngine::new();
+    let worker = WorkerThreadConfig::new(move |id, _| {
+        let worker = engine.worker(id);
+        async move { Ok(worker) }
+    });
+    let pool: WorkerPool<WorkerThread> = start(Routing::default(), &pool(2, worker)).await.unwrap();
+    let count = || pool.dispatch(TENANT, Order::Count.event());
+    let held = pool.dispatch(TENANT, Order::Hold.event());
+    let before = [count(), count()];
+    let (replaced, after) = tokio::join!(pool.replace_all(), async { [count(), count()] });
+    replaced.unwrap();
+    assert!(held.await.is_ok(), "what runs ends well");
+    for reply in before.into_iter().chain(after) {
+        reply.await.unwrap();
+    }
+    let counted = value(count()).await;
+    assert!(matches!(counted, Value::Integer(1..=3)), "{counted:?}: it is another engine");
+    assert_eq!(pool.stats().await.unwrap().restarts, 0);
 }

@@ -4,6 +4,7 @@ pub(crate) mod context;
 pub(crate) mod coroutines;
 pub(crate) mod dispatches;
 pub(crate) mod environment;
+pub(crate) mod flight_recorder;
 pub(crate) mod held;
 pub(crate) mod long_work;
 pub(crate) mod metered;

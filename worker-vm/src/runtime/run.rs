@@ -7,6 +7,7 @@ use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
 
+use super::flight_recorder;
 use super::vm::Vm;
 use super::watchdog::{self, Slot};
 use crate::luau::{ffi, lua_State, stack};
@@ -76,6 +77,7 @@ pub(crate) fn enter<R>(vm: &Vm, slice_nanos: u64, f: impl FnOnce() -> R) -> (R, 
         let slot = run.slot.borrow_mut().get_or_insert_with(Slot::register).clone();
         let start = watchdog::now();
         slot.arm(vm.callbacks(), start + slice_nanos);
+        flight_recorder::enter(vm.tenant.id);
         let leave = Leave { run, slot: &slot, vm };
         let result = f();
         drop(leave);
@@ -101,6 +103,7 @@ struct Leave<'a> {
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
+        flight_recorder::leave();
         self.slot.disarm();
         // SAFETY: the VM is alive and nothing of it runs.
         unsafe { (*self.vm.callbacks()).interrupt = None };

@@ -11,6 +11,7 @@ use worker_core::{TemplateError, Value};
 
 use super::dispatches::RunOutcome;
 use super::environment::Environment;
+use super::flight_recorder;
 use super::run::{self, Ran};
 use super::threads::{DispatchId, Phase, Resume, Role, Thread, ThreadId, ThreadTag};
 use super::vm::{Health, Vm, source_line};
@@ -31,11 +32,17 @@ impl Vm {
         let taken = self.threads.borrow_mut().get_mut(id).map(|thread| {
             let phase = std::mem::replace(&mut thread.phase, Phase::Running);
             thread.call = None;
-            (thread.state, std::mem::take(&mut thread.chain), phase, thread.tag.environment)
+            (thread.state, std::mem::take(&mut thread.chain), phase, thread.tag)
         });
-        let Some((state, mut chain, Phase::Ready(resume), environment)) = taken else {
+        let Some((state, mut chain, Phase::Ready(resume), tag)) = taken else {
             return SliceEnd::Finished(ffi::LUA_YIELD);
         };
+        let environment = tag.environment;
+        if flight_recorder::is_on() {
+            self.with_dispatch(tag.dispatch, |dispatch| {
+                flight_recorder::name(dispatch.event.as_str(), dispatch.environment.template.name.as_str());
+            });
+        }
         if let Resume::Start(_) = resume {
             self.no_longer_unstarted(environment);
         }

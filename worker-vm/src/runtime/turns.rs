@@ -79,6 +79,11 @@ impl CpuAccount {
         }
     }
 
+    /// All CPU time ever used.
+    pub(crate) fn total(&self) -> Duration {
+        self.total.get()
+    }
+
     /// Whether the account is as if it were new, so that it can be forgotten.
     pub(crate) fn is_full(&self) -> bool {
         self.refill();

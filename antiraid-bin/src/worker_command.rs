@@ -1,0 +1,120 @@
+//! `antiraid worker`: what a worker process runs. Another antiraid starts it; by hand it only says so.
+
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+use worker_core::{Call, WorkerError, WorkerLike};
+use worker_pool::{Poolable, WorkerPool, WorkerPoolConfig, WorkerThread};
+use worker_process::{LogLines, Parent, ParentError};
+
+use crate::cli::chain;
+use crate::config::Config;
+use crate::engine::{self, MadeOf};
+use crate::mistake::Mistakes;
+use crate::output::complain;
+use crate::store;
+
+/// Why a worker process ended otherwise than it was told to.
+#[derive(Debug, thiserror::Error)]
+enum WorkerProcessError {
+    #[error(transparent)]
+    Parent(#[from] ParentError),
+    #[error("the parent's settings are none of this version")]
+    MadeOf(#[source] serde_json::Error),
+    #[error("the parent's settings: {0}")]
+    Settings(Mistakes),
+    #[error("the flight log cannot be written")]
+    FlightLog(#[source] std::io::Error),
+    #[error(transparent)]
+    Store(#[from] worker_db::DbError),
+    #[error("the workers cannot be started")]
+    Workers(#[from] WorkerError),
+    #[error("the runtime cannot be started")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// Runs the command. It looks at no file and no variable: the parent says all.
+pub fn run() -> ExitCode {
+    match run_worker() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("antiraid worker: {}", chain(&error)));
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn run_worker() -> Result<(), WorkerProcessError> {
+    // This thread drives the connection; the engines have threads of their own.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WorkerProcessError::Runtime)?;
+    let ended = runtime.block_on(async {
+        let parent = Parent::listen().await?;
+        // Before any thread that it may be about.
+        worker_vm::record_flights(parent.flight_log()).map_err(WorkerProcessError::FlightLog)?;
+        let made_of: MadeOf = serde_json::from_str(parent.made_of()).map_err(WorkerProcessError::MadeOf)?;
+        let config = Config::from_settings(&made_of.settings).map_err(WorkerProcessError::Settings)?;
+        let logs = LogLines::default();
+        crate::log::start_in_worker(EnvFilter::new(&config.log_filter), logs.clone());
+        let builtins = engine::builtins(&config).map_err(WorkerProcessError::Settings)?;
+        let services = engine::services(&config).map_err(WorkerProcessError::Settings)?;
+        let db = store::open(&config.database_url, &config.limits).await?;
+        let worker = engine::threads(&config, &db, builtins, services, made_of.waiting_max);
+        let (id, filter, routing) = (parent.id(), parent.filter().clone(), parent.routing());
+        if made_of.threads.get() == 1 {
+            let worker = WorkerThread::start(id, filter, &worker).await?;
+            parent.serve(hooked(worker), logs).await?;
+        } else {
+            let pool = WorkerPoolConfig { workers: made_of.threads, worker };
+            let pool = <WorkerPool<WorkerThread> as Poolable>::start(id, filter, routing, &pool).await?;
+            parent.serve(hooked(pool), logs).await?;
+        }
+        Ok(())
+    });
+    // Threads may be stuck, and the parent waits for the end of this process: it ends here, with its threads.
+    match ended {
+        Ok(()) => std::process::exit(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// In debug builds, for tests: an event of this name makes the engine's process die of native causes.
+#[cfg(debug_assertions)]
+fn hooked<W: WorkerLike + Send + Sync + 'static>(worker: W) -> impl WorkerLike + Send + Sync + 'static {
+    Hooked(worker)
+}
+
+#[cfg(not(debug_assertions))]
+fn hooked<W>(worker: W) -> W {
+    worker
+}
+
+#[cfg(debug_assertions)]
+struct Hooked<W>(W);
+
+#[cfg(debug_assertions)]
+impl<W: WorkerLike> WorkerLike for Hooked<W> {
+    fn id(&self) -> worker_core::WorkerId {
+        self.0.id()
+    }
+
+    fn submit(&self, call: Call) {
+        if let Call::Dispatch { event, .. } = &call {
+            match event.name().as_str() {
+                "ANTIRAID_TEST_ABORT" => std::process::abort(),
+                "ANTIRAID_TEST_OVERFLOW" => {
+                    std::hint::black_box(overflow(1));
+                }
+                _ => {}
+            }
+        }
+        self.0.submit(call);
+    }
+}
+
+#[cfg(debug_assertions)]
+#[expect(unconditional_recursion, reason = "it is what the test needs")]
+fn overflow(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    overflow(depth + 1) + frame[3]
+}
