@@ -79,9 +79,9 @@ fn templates_are_checked_in_that_folder() {
     let antiraid = antiraid.file("mine/init.luau", wrong);
     let ran = antiraid.run(["check", "."]).with_status(1);
     ran.says(&[
-        "mine/init.luau:8:29: ",
+        "mine/init.luau:8:23: ",
         "'nam'",
-        "mine/init.luau:8:40: ",
+        "mine/init.luau:8:37: ",
         "mine/init.luau:13:1: ",
         "mine/init.luau:14:14: ",
         "'Kv'",
