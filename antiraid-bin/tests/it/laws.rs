@@ -33,7 +33,7 @@ const EDGES: [(&str, &[&str]); 9] = [
 ];
 
 /// Heavy crates, and the one crate of ours that may use each.
-const ONLY_IN: [(&str, &str); 19] = [
+const ONLY_IN: [(&str, &str); 23] = [
     ("governor", "worker-core"),
     ("sha2", "worker-core"),
     ("include_dir", "worker-builtins"),
@@ -46,6 +46,10 @@ const ONLY_IN: [(&str, &str); 19] = [
     ("sonic-rs", "worker-vm"),
     ("tokio-util", "worker-expiry"),
     ("hyper", "worker-process"),
+    ("hyper-util", "worker-process"),
+    ("subtle", "worker-process"),
+    ("axum", "antiraid-bin"),
+    ("ratatui", "antiraid-bin"),
     ("clap", "antiraid-bin"),
     ("comfy-table", "antiraid-bin"),
     ("figment", "antiraid-bin"),
