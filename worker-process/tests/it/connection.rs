@@ -94,7 +94,7 @@ async fn frames_that_are_none_end_their_stream_and_nothing_else() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
 
     /// Whatever a stranger sends to the port, the worker goes on.
     #[test]
