@@ -59,11 +59,12 @@ pub(crate) fn push_module(l: *mut lua_State) {
 
 /// `new(pattern)`.
 fn new(call: &Call) -> Result<Work<Object<Regex>>, ApiError> {
-    let text = call.str(1, "pattern")?.to_owned();
-    Pattern::check_length(&text)?;
+    Pattern::check_length(call.str(1, "pattern")?)?;
+    let input = long_work::input(call, 1, "pattern", TEXT_BYTES_MAX)?;
+    let (size, text) = (input.bytes().len(), input.bytes().clone());
     let place = Place::InlineUpTo(COMPILE_INLINE_BYTES_MAX);
-    let work = move |_: &Bounds| Pattern::compile(&text);
-    long_work::run(call, place, call.bytes(1, "pattern")?.len(), (), work, |vm, pattern| {
+    let work = move |_: &Bounds| Pattern::compile(std::str::from_utf8(&text).expect("because it was read as a text"));
+    long_work::run(call, place, size, input, work, |vm, pattern| {
         let held = Held::new(vm, pattern.bytes())
             .ok_or_else(|| ApiError::memory("no room for the pattern within the tenant's memory limit"))?;
         Ok(Object(Regex { pattern: Arc::new(pattern), _held: held }))
@@ -203,11 +204,9 @@ impl Push for Pieces {
 
 /// `replace(text, by)` and `replaceAll(text, by)`.
 fn replace(call: &Call, limit: Option<usize>) -> Result<Work<Counted<Text>>, ApiError> {
-    let by = call.bytes(3, "by")?;
-    if by.len() > FORMAT_BYTES_MAX {
-        return Err(ApiError::too_large(format_args!("by ({} bytes, at most {FORMAT_BYTES_MAX})", by.len())));
-    }
-    let by = by.to_vec();
+    call.bytes(3, "by")?;
+    let counted = long_work::input(call, 3, "by", FORMAT_BYTES_MAX)?;
+    let by = counted.bytes().clone();
     // What has no reference in it needs no groups, which take longer to find than a match.
     let is_plain = !by.contains(&b'$');
     let work = move |pattern: &Pattern, cache: &mut Cache, text: &[u8], bounds: &Bounds| {
@@ -237,5 +236,8 @@ fn replace(call: &Call, limit: Option<usize>) -> Result<Work<Counted<Text>>, Api
         bounds.check(output.len())?;
         Ok(output)
     };
-    Search::new(call)?.run(call, work, |vm, _, output| Counted::text(vm, output))
+    Search::new(call)?.run(call, work, move |vm, _, output| {
+        drop(counted);
+        Counted::text(vm, output)
+    })
 }

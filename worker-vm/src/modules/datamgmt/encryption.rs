@@ -2,6 +2,8 @@
 //!
 //! Parameters and layout are for ever: data that was encrypted must stay readable.
 
+use std::ffi::c_int;
+
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -12,6 +14,7 @@ use super::INPUT_BYTES_MAX;
 use crate::error::ApiError;
 use crate::luau::native::Call;
 use crate::modules::blob::BlobBytes;
+use crate::runtime::held::Held;
 use crate::runtime::long_work::{self, Bounds, Place, Work};
 
 const SALT_BYTES: usize = 8;
@@ -31,9 +34,9 @@ const PASSPHRASE_BYTES_MAX: usize = 64 << 10;
 /// `aes256encrypt(data, key)`.
 pub(super) fn encrypt(call: &Call) -> Result<Work<BlobBytes>, ApiError> {
     let input = long_work::input(call, 1, "data", INPUT_BYTES_MAX)?;
-    let passphrase = passphrase(call, 2)?;
+    let (passphrase, held) = passphrase(call, 2)?;
     let data = input.bytes().clone();
-    start(call, input, move |_| {
+    start(call, (input, held), move |_| {
         let mut out = Vec::with_capacity(HEAD_BYTES + data.len() + TAG_BYTES);
         out.resize(HEAD_BYTES, 0);
         rand::fill(&mut out[..]);
@@ -51,7 +54,7 @@ pub(super) fn encrypt(call: &Call) -> Result<Work<BlobBytes>, ApiError> {
 /// `aes256decrypt(data, key)`.
 pub(super) fn decrypt(call: &Call) -> Result<Work<BlobBytes>, ApiError> {
     let input = long_work::input(call, 1, "data", INPUT_BYTES_MAX + HEAD_BYTES + TAG_BYTES)?;
-    let passphrase = passphrase(call, 2)?;
+    let (passphrase, held) = passphrase(call, 2)?;
     let data = input.bytes().clone();
     if data.len() < HEAD_BYTES + TAG_BYTES {
         return Err(damaged());
@@ -61,7 +64,7 @@ pub(super) fn decrypt(call: &Call) -> Result<Work<BlobBytes>, ApiError> {
         let (salt, nonce) = head.split_at(SALT_BYTES);
         open(&passphrase, salt, nonce, ciphertext)
     };
-    start(call, input, work)
+    start(call, (input, held), work)
 }
 
 /// `aes256decryptcustom(salt, nonce, ciphertext, key)`.
@@ -77,29 +80,32 @@ pub(super) fn decrypt_custom(call: &Call) -> Result<Work<BlobBytes>, ApiError> {
     let salt: Bytes = exactly(1, "salt", SALT_BYTES)?;
     let nonce = exactly(2, "nonce", NONCE_BYTES)?;
     let input = long_work::input(call, 3, "ciphertext", INPUT_BYTES_MAX + TAG_BYTES)?;
-    let passphrase = passphrase(call, 4)?;
+    let (passphrase, held) = passphrase(call, 4)?;
     let ciphertext = input.bytes().clone();
     if ciphertext.len() < TAG_BYTES {
         return Err(ApiError::invalid_argument(format_args!("ciphertext (expected at least {TAG_BYTES} bytes)")));
     }
-    start(call, input, move |_| open(&passphrase, &salt, &nonce, &ciphertext))
+    start(call, (input, held), move |_| open(&passphrase, &salt, &nonce, &ciphertext))
 }
 
 fn start(
     call: &Call,
-    input: BlobBytes,
+    held: (BlobBytes, Held),
     work: impl Fn(&Bounds) -> Result<Vec<u8>, ApiError> + Send + 'static,
 ) -> Result<Work<BlobBytes>, ApiError> {
-    long_work::run(call, Place::KeyDerivation, input.bytes().len(), input, work, BlobBytes::new)
+    long_work::run(call, Place::KeyDerivation, held.0.bytes().len(), held, work, BlobBytes::new)
 }
 
-fn passphrase(call: &Call, index: std::ffi::c_int) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+/// The passphrase, counted: ten thousand threads may each wait with a long one.
+fn passphrase(call: &Call, index: c_int) -> Result<(Zeroizing<Vec<u8>>, Held), ApiError> {
     let bytes = call.bytes(index, "key")?;
     if bytes.len() > PASSPHRASE_BYTES_MAX {
         let found = bytes.len();
         return Err(ApiError::too_large(format_args!("key ({found} bytes, at most {PASSPHRASE_BYTES_MAX})")));
     }
-    Ok(Zeroizing::new(bytes.to_vec()))
+    let held = Held::new(call.vm().weak(), bytes.len())
+        .ok_or_else(|| ApiError::memory("no room for the key within the tenant's memory limit"))?;
+    Ok((Zeroizing::new(bytes.to_vec()), held))
 }
 
 fn damaged() -> ApiError {

@@ -52,6 +52,10 @@ impl Builder<'_> {
             Event::DocumentStart(_) if self.root.is_some() => Err(not_in("YAML", "more than one document")),
             Event::Scalar(text, style, anchor, tag) => {
                 if self.key_is_next() {
+                    if anchor != 0 {
+                        self.bytes += text.len();
+                        self.anchors.insert(anchor, (Value::Text(text.clone().into_owned()), text.len()));
+                    }
                     return self.key(&text);
                 }
                 let value = scalar(&text, style, tag.as_deref())?;
