@@ -3,11 +3,13 @@
 mod check;
 mod error;
 pub mod floor;
+pub mod hostile;
 mod luau;
 mod modules;
 mod plugins;
 mod require_path;
 mod runtime;
+mod settings;
 mod tenant;
 mod tenant_log;
 mod vmdatastores;

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use worker_core::{RatelimitRules, SourceLine, StaticRef, TemplateFiles, Value};
@@ -92,6 +94,16 @@ impl WorkerState {
         files: &TemplateFiles,
         path: &str,
     ) -> impl Future<Output = Result<Arc<[u8]>, CompileError>> + 'static {
+        self.bytecode_timed(files, path, Arc::default())
+    }
+
+    /// The same; nanoseconds that the compiler takes on another thread are added to `nanos`.
+    pub(crate) fn bytecode_timed(
+        &self,
+        files: &TemplateFiles,
+        path: &str,
+        nanos: Arc<AtomicU64>,
+    ) -> impl Future<Output = Result<Arc<[u8]>, CompileError>> + 'static {
         let key = self.key(files, path);
         let relative = path.trim_start_matches('/');
         let text = files.get(relative).or_else(|| self.library.get(relative)).cloned();
@@ -109,7 +121,13 @@ impl WorkerState {
                         return compile(&compile_path, &text);
                     }
                     let at = SourceLine { path: compile_path.clone(), line: 1 };
-                    tokio::task::spawn_blocking(move || compile(&compile_path, &text)).await.unwrap_or_else(|error| {
+                    let compiled = tokio::task::spawn_blocking(move || {
+                        let start = Instant::now();
+                        let compiled = compile(&compile_path, &text);
+                        nanos.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+                        compiled
+                    });
+                    compiled.await.unwrap_or_else(|error| {
                         Err(CompileError { at, message: format!("the compiler failed: {error}") })
                     })
                 })

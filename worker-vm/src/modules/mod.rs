@@ -3,8 +3,8 @@
 pub(crate) mod datetime;
 pub(crate) mod interop;
 pub(crate) mod lazy;
-pub(crate) mod lune_datetime;
 pub(crate) mod luau;
+pub(crate) mod lune_datetime;
 pub(crate) mod typesext;
 
 use crate::luau::lua_State;
