@@ -5,6 +5,7 @@
 
 mod cold;
 mod dispatch;
+mod hostile;
 mod latency;
 mod memory;
 mod process;
@@ -64,6 +65,7 @@ pub const MEASUREMENTS: &[Measurement] = &[
     Measurement { name: "budget", run: memory::under_a_budget },
     Measurement { name: "hog", run: latency::beside_a_hog },
     Measurement { name: "sleepers", run: latency::beside_sleepers },
+    Measurement { name: "hostile", run: hostile::scripts },
     Measurement { name: "slices-fib", run: slices::fib },
     Measurement { name: "slices-loop", run: slices::counting_loop },
     Measurement { name: "process-transport", run: process::transport },

@@ -61,14 +61,12 @@ impl Scopes {
 
 /// A key or a scope: not empty, not too long, and without NUL, which PostgreSQL's text cannot hold.
 pub(crate) fn check_name(field: &'static str, text: &str, bytes_max: usize) -> Result<(), DbError> {
-    if text.is_empty() {
-        return Err(DbError::invalid(field, "is empty"));
-    }
     if text.contains('\0') {
         return Err(DbError::invalid(field, "has a NUL character"));
     }
-    if text.len() > bytes_max {
-        return Err(DbError::too_large(format!("{field} of {} bytes", text.len()), bytes_max as u64));
+    // Nothing is as far from the sizes that are allowed as too much: the API has one class for both.
+    if !(1..=bytes_max).contains(&text.len()) {
+        return Err(DbError::too_large(format!("{field} of {} bytes (at least 1)", text.len()), bytes_max as u64));
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use rand::distr::{Alphanumeric, SampleString};
@@ -157,6 +159,16 @@ impl WorkerState {
         files: &TemplateFiles,
         path: &str,
     ) -> impl Future<Output = Result<Arc<[u8]>, CompileError>> + 'static {
+        self.bytecode_timed(files, path, Arc::default())
+    }
+
+    /// The same; nanoseconds that the compiler takes on another thread are added to `nanos`.
+    pub(crate) fn bytecode_timed(
+        &self,
+        files: &TemplateFiles,
+        path: &str,
+        nanos: Arc<AtomicU64>,
+    ) -> impl Future<Output = Result<Arc<[u8]>, CompileError>> + 'static {
         let key = self.key(files, path);
         let relative = path.trim_start_matches('/');
         let text = files.get(relative).or_else(|| self.library.get(relative)).cloned();
@@ -174,9 +186,15 @@ impl WorkerState {
                         return compile_with(&compile_path, &text, level);
                     }
                     let at = SourceLine { path: compile_path.clone(), line: 1 };
-                    tokio::task::spawn_blocking(move || compile_with(&compile_path, &text, level)).await.unwrap_or_else(
-                        |error| Err(CompileError { at, message: format!("the compiler failed: {error}") }),
-                    )
+                    let compiled = tokio::task::spawn_blocking(move || {
+                        let start = Instant::now();
+                        let compiled = compile_with(&compile_path, &text, level);
+                        nanos.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+                        compiled
+                    });
+                    compiled.await.unwrap_or_else(|error| {
+                        Err(CompileError { at, message: format!("the compiler failed: {error}") })
+                    })
                 })
                 .await
         }

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -17,6 +18,7 @@ use crate::luau::ffi;
 use crate::luau::json::Json;
 use crate::runtime::dispatches::{RunHandle, RunOutcome, Started};
 use crate::runtime::environment::Environment;
+use crate::runtime::metered::metered;
 use crate::runtime::turns::{CpuAccount, Turn, Turns};
 use crate::runtime::vm::{Health, Surroundings, Vm};
 use crate::tenant::Tenant;
@@ -204,10 +206,11 @@ impl WorkerVmManager {
             if template.files.get("init.luau").is_none() {
                 continue;
             }
-            let start = Instant::now();
-            let compiled = self.0.surroundings.state.bytecode(&template.files, ENTRY).await;
-            let account = self.tenant(tenant).account.clone();
-            account.charge(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            // What the compiler takes is the tenant's; waiting for a thread, or for whoever compiles the same, is not.
+            let (account, elsewhere) = (self.tenant(tenant).account.clone(), Arc::<AtomicU64>::default());
+            let compiling = self.0.surroundings.state.bytecode_timed(&template.files, ENTRY, elsewhere.clone());
+            let compiled = metered(account.clone(), compiling).await;
+            account.charge(elsewhere.load(Ordering::Relaxed));
             let Ok(vm) = self.vm(tenant, subscribers.tenant().generation()) else { return };
             let Ok(environment) = vm.environment_for(position, template) else { return };
             match compiled {

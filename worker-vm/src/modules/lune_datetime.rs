@@ -69,7 +69,11 @@ fn from_values(call: &Call) -> Result<Object<Moment>, ApiError> {
             Some(absent) if call.is_nil(index) => Ok(absent),
             _ => call.count(index, &shown, most),
         })?;
-        if value >= least { Ok(value as u32) } else { Err(ApiError::invalid_argument(format_args!("{shown} (out of range)"))) }
+        if value >= least {
+            Ok(value as u32)
+        } else {
+            Err(ApiError::invalid_argument(format_args!("{shown} (out of range)")))
+        }
     };
     let (year, month, day) =
         (part(c"year", 1400, 9999, None)?, part(c"month", 1, 12, None)?, part(c"day", 1, 31, None)?);

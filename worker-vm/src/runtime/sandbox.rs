@@ -228,8 +228,9 @@ unsafe extern "C-unwind" fn print(l: *mut lua_State) -> c_int {
     }
     let tag = super::threads::ThreadTag::of(l);
     // Code with an environment of its own is that of whoever's thread it runs in.
-    let environment =
-        require::caller(vm, l).map(|(environment, _)| environment).or_else(|| vm.environment_by_number(tag.environment));
+    let environment = require::caller(vm, l)
+        .map(|(environment, _)| environment)
+        .or_else(|| vm.environment_by_number(tag.environment));
     let template = environment.map(|environment| environment.template.name.clone());
     vm.tenant.log.push(LogKind::Print, template, vm.event_of(tag.dispatch), &line);
     0

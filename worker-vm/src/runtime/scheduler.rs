@@ -18,6 +18,10 @@ use super::vm::{Health, Vm, source_line};
 use crate::error::ApiError;
 use crate::luau::native::Outcome;
 use crate::luau::{ffi, lua_State, stack, value};
+use crate::settings;
+
+/// The event whose results must fit a schema. Discord's names are of another shape.
+const GET_SETTINGS: &str = "GetSettings";
 
 /// How a slice ended.
 pub(super) enum SliceEnd {
@@ -294,7 +298,11 @@ impl Vm {
         let count = unsafe { ffi::lua_gettop(state) };
         let read = || value::read_results(state, 1, count);
         let result = if run::current().is_null() { run::visit(self, read) } else { read() };
-        result.map_err(|error| TemplateError::new(error.to_string()))
+        let value = result.map_err(|error| TemplateError::new(error.to_string()))?;
+        if self.event_of(dispatch).is_some_and(|event| event.as_str() == GET_SETTINGS) {
+            settings::check(&value).map_err(|error| TemplateError::new(error.to_string()))?;
+        }
+        Ok(value)
     }
 
     /// Gives back what an entry held, and sees whether its template stalls without it.

@@ -154,7 +154,7 @@ fn arguments(l: *mut lua_State, co: *mut lua_State, first: c_int) -> c_int {
     unsafe {
         let args = ffi::lua_gettop(l) - first + 1;
         if ffi::lua_checkstack(co, args + 1) == 0 {
-            raise(l, ApiError::too_large("too many arguments"));
+            raise(l, ApiError::memory("no room for the arguments on the thread's stack"));
         }
         args
     }

@@ -534,6 +534,78 @@ fn modules_may_wait_and_cycles_are_errors() {
 }
 
 #[test]
+fn prints_say_what_tostring_says() {
+    on_worker(|| async {
+        let h = Harness::new().await;
+        h.assert_ok(
+            r#"
+            local all = {1, -0, 0.1, 1e15, 1e20, 1e21, 1e-6, 1e-7, 1.5e300, 2 ^ 53, 1 / 3, 0 / 0, -1 / 0, true, "x", vector.create(1, 2, 3),
+                setmetatable({}, {__tostring = function() return "mine" end}), require("@antiraid/typesext").U64("7")}
+            local texts = {}
+            for i, value in all do texts[i] = tostring(value) end
+            print(table.unpack(all))
+            print(table.concat(texts, "\t"))
+            print(nil, nil)
+            -- The same for numbers that are taken for strings.
+            local evt, ctx = ...
+            for _, number in {-0, 0.1, 1e15, 1e20, 1e21, 1e-6, 1e-7, 1.5e300, 2 ^ 53, 1 / 3, 5e-324, 123456789.125} do
+                ctx.KV:set(number, 1, {"s"})
+                assert(ctx.KV:get(tostring(number), {"s"}) == 1, tostring(number))
+            end
+            local ok, err = pcall(print, setmetatable({}, {__tostring = function() error("no", 0) end}))
+            assert(not ok and err == "no")
+            return "ok"
+            "#,
+        )
+        .await;
+        let lines = h.log_texts(TENANT);
+        assert_eq!(lines[0], lines[1]);
+        assert_eq!(lines[2..], ["nil\tnil"]);
+    });
+}
+
+#[test]
+fn an_event_that_is_too_deep_is_refused_and_not_cut() {
+    on_worker(|| async {
+        let h = Harness::new().await;
+        h.install(TENANT, "t", "local evt = ... local n, t = 0, evt.data while t.x do n += 1 t = t.x end return n")
+            .await;
+        let nested = |depth: usize| message(&format!("{}{{}}{}", r#"{"x":"#.repeat(depth), "}".repeat(depth)));
+        assert_eq!(h.run(TENANT, &nested(99)).await.remove(0).1, Ok(Value::from(99)));
+        let error = h.run(TENANT, &nested(100)).await.remove(0).1.unwrap_err();
+        assert_eq!(&*error.text, "too_large: depth");
+        assert_eq!(h.run(TENANT, &nested(1)).await.remove(0).1, Ok(Value::from(1)));
+    });
+}
+
+#[test]
+fn globals_are_a_table_of_the_templates_own() {
+    on_worker(|| async {
+        Harness::new()
+            .await
+            .assert_ok(
+                r#"
+                assert(getmetatable(_G) == false and _G._G == _G and _G.print == print and rawget(_G, "print") == nil)
+                a, b = 1, 2
+                local names = {}
+                for name in _G do table.insert(names, name) end
+                table.sort(names)
+                assert(table.concat(names, " ") == "_G a b", table.concat(names, " "))
+                _G[1], _G[2] = "x", "y"
+                assert(#_G == 2 and next(_G) ~= nil and nothing == nil)
+                local ok, err = pcall(function() _G.print = 1 end)
+                assert(not ok and string.find(err, "^invalid_argument: "), err)
+                assert(not pcall(setmetatable, _G, {}))
+                a = nil
+                assert(_G.a == nil)
+                return "ok"
+                "#,
+            )
+            .await;
+    });
+}
+
+#[test]
 fn prints_go_to_the_tenants_log_in_a_ring() {
     on_worker(|| async {
         let limits = Limits { log_lines_max: 10, log_line_bytes_max: 50, ..Limits::default() };

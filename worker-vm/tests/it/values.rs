@@ -1,6 +1,8 @@
 //! Values between Luau and the outside: conversion, `Lazy`, `@antiraid/interop`.
 
-use worker_core::{Limits, RatelimitRules, Value};
+use bytes::Bytes;
+use worker_core::{Capabilities, CompatDate, Event, EventName, Limits, RatelimitRules, TemplateName, Value};
+use worker_db::{FileMap, NewTemplate};
 
 use crate::harness::{Harness, TENANT, message, on_worker};
 use crate::scripts::script;
@@ -110,4 +112,50 @@ async fn free() -> Harness {
 
 fn unlimited() -> RatelimitRules {
     RatelimitRules::unlimited()
+}
+
+#[test]
+fn settings_are_checked_against_their_schema() {
+    on_worker(|| async {
+        let h = Harness::new().await;
+        let template = NewTemplate {
+            name: TemplateName::new("settings").unwrap(),
+            files: FileMap::from([("init.luau".to_owned(), script!("values/settings").to_owned())]),
+            events: vec!["GetSettings".into()],
+            allowed_caps: Capabilities::default(),
+            error_channel: None,
+            compat: CompatDate::NEWEST,
+            paused: false,
+        };
+        h.db.template_create(TENANT, template).await.unwrap();
+        let answer = async |data: &str| {
+            let event = Event::antiraid(EventName::new("GetSettings"), Bytes::copy_from_slice(data.as_bytes()));
+            h.run(TENANT, &event).await.remove(0).1
+        };
+        assert_eq!(answer(r#"{"nothing":true}"#).await, Ok(Value::Null));
+        for case in ["none", "one", "two", "types"] {
+            assert!(answer(&format!(r#"{{"case":"{case}"}}"#)).await.is_ok(), "{case}");
+        }
+        for case in [
+            "text",
+            "map",
+            "number",
+            "inside",
+            "id",
+            "name",
+            "columns",
+            "operations",
+            "footer",
+            "key",
+            "kind",
+            "unknown",
+            "flags",
+            "widget",
+            "outer",
+            "late",
+        ] {
+            let error = answer(&format!(r#"{{"case":"{case}"}}"#)).await.unwrap_err();
+            assert!(error.text.starts_with("invalid_value: settings: the answer"), "{case}: {error}");
+        }
+    });
 }

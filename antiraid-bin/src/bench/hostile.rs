@@ -1,0 +1,87 @@
+//! What the scripts of `worker-vm`'s hostile folder do to others, each against the default limits.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use worker_core::{Limits, WorkerLike};
+use worker_vm::hostile::{HostileScript, SCRIPTS};
+
+use super::harness::{Harness, Order, event, handler, tenant};
+use super::{Bar, BenchError, BenchRow, Effort, Unit};
+use crate::cli::CommandError;
+use crate::replay_report::resident_memory_bytes;
+
+/// Whose latency is measured.
+const OTHERS: usize = 50;
+
+/// Between two of their events.
+const INTERVAL: Duration = Duration::from_millis(1);
+
+/// A quick look sees so much of each script.
+const QUICK: Duration = Duration::from_millis(500);
+
+/// A row for each script: how it ended, and the neighbours' p99 and slowest event meanwhile; the slowest is the longest
+/// time in which the thread could not be taken. The last row is what the process holds afterwards.
+pub(super) fn scripts(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
+    let harness = Harness::new(Limits::default())?;
+    harness.install(0..OTHERS, &handler())?;
+    let mut rows = Vec::new();
+    let mut before = None;
+    for (number, script) in SCRIPTS.iter().enumerate() {
+        harness.install(OTHERS + number..OTHERS + number + 1, &script.entry())?;
+        let [p99, slowest] = one(&harness, OTHERS + number, script, effort, &mut rows)?;
+        rows.push(BenchRow::alone("hostile", "  neighbours' p99", Unit::Milliseconds, p99).with_bar(Bar::Measured(10.0)));
+        rows.push(
+            BenchRow::alone("hostile", "  the slowest", Unit::Milliseconds, slowest).with_bar(Bar::Measured(100.0)),
+        );
+        // After the first: the worker's own structures are there by then.
+        before = before.or_else(resident_memory_bytes);
+    }
+    let kilobytes = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64 / 1e3).ok_or(BenchError::NoMemoryFigures);
+    let (before, after) = (kilobytes(before)?, kilobytes(resident_memory_bytes())?);
+    let row = BenchRow::alone("hostile", "memory of the process after all of them", Unit::Kilobytes, after);
+    rows.push(BenchRow { ratio: Some(after / before), ..row.beside("after the first", before) }.with_bar(Bar::Ratio(1.1)));
+    Ok(rows)
+}
+
+/// Runs one script in a worker of its own, and adds a row that says how it ended.
+fn one(
+    harness: &Harness,
+    number: usize,
+    script: &HostileScript,
+    effort: Effort,
+    rows: &mut Vec<BenchRow>,
+) -> Result<[f64; 2], CommandError> {
+    let worker = harness.thread()?;
+    harness.warm(&worker, 0..OTHERS, 2)?;
+    let (mut latencies, mut order) = (empty(), Order::new());
+    let start = Instant::now();
+    let ended = harness.block_on(async {
+        let attack = tokio::task::spawn_local(worker.dispatch(tenant(number), event()));
+        while !attack.is_finished() && (effort == Effort::Full || start.elapsed() < QUICK) {
+            let due = Instant::now();
+            super::harness::value(worker.dispatch(tenant(order.below(OTHERS)), event()).await)?;
+            latencies.saturating_record(u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            tokio::time::sleep(INTERVAL).await;
+        }
+        if !attack.is_finished() {
+            attack.abort();
+            return Ok::<_, CommandError>("cut short".to_owned());
+        }
+        let answer = attack.await.ok().and_then(Result::ok);
+        let outcome = answer.and_then(|mut answer| answer.templates.pop()).map(|result| result.outcome);
+        Ok(match outcome {
+            Some(Ok(value)) => format!("{value:?}"),
+            Some(Err(error)) => error.text.chars().take(60).collect(),
+            None => "no result".to_owned(),
+        })
+    })?;
+    let took = start.elapsed().as_secs_f64() * 1e3;
+    rows.push(BenchRow::alone("hostile", &format!("{}: {ended}", script.name), Unit::Milliseconds, took));
+    harness.block_on(worker.kill()).map_err(BenchError::Worker)?;
+    Ok([latencies.value_at_quantile(0.99) as f64 / 1e6, latencies.max() as f64 / 1e6])
+}
+
+fn empty() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 120_000_000_000, 3).expect("because these bounds and 3 digits are possible")
+}
