@@ -13,6 +13,7 @@ mod value_json;
 mod worker_error;
 mod worker_filter;
 mod worker_like;
+mod lateness_histogram;
 mod worker_stats;
 
 #[cfg(feature = "test-util")]
@@ -38,4 +39,5 @@ pub use worker_filter::WorkerFilter;
 pub use worker_like::{
     Call, DispatchResult, Reply, ReplyBatch, ReplyTo, SourceLine, TemplateError, TemplateResult, WorkerLike,
 };
+pub use lateness_histogram::LatenessHistogram;
 pub use worker_stats::WorkerStats;

@@ -4,6 +4,8 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+use crate::LatenessHistogram;
+
 /// Counters since the worker started, and gauges of now. Those of a pool are the sums of its workers'.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStats {
@@ -37,6 +39,20 @@ pub struct WorkerStats {
     pub vm_memory_bytes: u64,
     /// Times a worker was started again after a panic.
     pub restarts: u64,
+    /// Records with an expiry that wait in memory now: due soon, or due and waiting for their turn.
+    pub expiries_pending: u64,
+    /// Records whose `KeyExpiry` is under way now.
+    pub expiries_in_hand: u64,
+    /// Records that were removed after their handlers had succeeded.
+    pub expiries_handled: u64,
+    /// Records that were removed when they expired though no template had subscribed.
+    pub expiries_unsubscribed: u64,
+    /// Attempts at `KeyExpiry` that failed and are made again.
+    pub expiry_retries: u64,
+    /// Records that became dead letters.
+    pub expiries_dead: u64,
+    /// From the expiry of a record to the first attempt.
+    pub expiry_lateness: LatenessHistogram,
 }
 
 impl AddAssign<&Self> for WorkerStats {
@@ -58,6 +74,13 @@ impl AddAssign<&Self> for WorkerStats {
             vms_live,
             vm_memory_bytes,
             restarts,
+            expiries_pending,
+            expiries_in_hand,
+            expiries_handled,
+            expiries_unsubscribed,
+            expiry_retries,
+            expiries_dead,
+            expiry_lateness,
         } = other;
         self.workers += workers;
         self.events += events;
@@ -74,5 +97,12 @@ impl AddAssign<&Self> for WorkerStats {
         self.vms_live += vms_live;
         self.vm_memory_bytes += vm_memory_bytes;
         self.restarts += restarts;
+        self.expiries_pending += expiries_pending;
+        self.expiries_in_hand += expiries_in_hand;
+        self.expiries_handled += expiries_handled;
+        self.expiries_unsubscribed += expiries_unsubscribed;
+        self.expiry_retries += expiry_retries;
+        self.expiries_dead += expiries_dead;
+        self.expiry_lateness += expiry_lateness;
     }
 }

@@ -9,6 +9,8 @@ mod kv_read;
 mod kv_write;
 mod pattern;
 
+mod expiry;
+
 mod shop;
 mod templates;
 
@@ -25,6 +27,7 @@ mod migrations;
 pub use change::Change;
 pub use connection::Backend;
 pub use error::DbError;
+pub use expiry::{Attempt, ClaimedRecord, DeadLetter, DueRecord, ExpirySession, PendingExpiry};
 pub use kv::{KvCasResult, KvFindPage, KvPage, KvRecord, KvSet, KvSetResult, ResumeRecord};
 pub use scopes::Scopes;
 pub use shared_cache::{BytecodeKey, SharedCache, SharedCacheConfig};
@@ -37,8 +40,15 @@ pub use worker_db::{DbConfig, WorkerDb};
 /// Every statement of this crate by name, as text for a database: for the test that asks the databases how they run them.
 #[doc(hidden)]
 pub fn statements(backend: Backend) -> impl Iterator<Item = (&'static str, &'static str)> {
-    [worker_db::STATEMENTS, kv_read::STATEMENTS, kv_write::STATEMENTS, templates::STATEMENTS, shop::STATEMENTS]
-        .into_iter()
-        .flatten()
-        .map(move |sql| (sql.name, sql.text(backend)))
+    [
+        worker_db::STATEMENTS,
+        kv_read::STATEMENTS,
+        kv_write::STATEMENTS,
+        expiry::STATEMENTS,
+        templates::STATEMENTS,
+        shop::STATEMENTS,
+    ]
+    .into_iter()
+    .flatten()
+    .map(move |sql| (sql.name, sql.text(backend)))
 }

@@ -10,12 +10,20 @@ use sqlx::sqlite::SqlitePool;
 use crate::{Backend, DbError};
 
 /// Number, description, SQLite's text, PostgreSQL's text.
-const MIGRATIONS: &[(i64, &str, &str, &str)] = &[(
-    1,
-    "start",
-    include_str!("../migrations/sqlite/0001_start.sql"),
-    include_str!("../migrations/postgres/0001_start.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
+    (
+        1,
+        "start",
+        include_str!("../migrations/sqlite/0001_start.sql"),
+        include_str!("../migrations/postgres/0001_start.sql"),
+    ),
+    (
+        2,
+        "expiry",
+        include_str!("../migrations/sqlite/0002_expiry.sql"),
+        include_str!("../migrations/postgres/0002_expiry.sql"),
+    ),
+];
 
 fn migrator(backend: Backend) -> Migrator {
     let migrations = MIGRATIONS.iter().map(|&(number, description, sqlite, postgres)| {

@@ -132,6 +132,10 @@ impl WorkerDb {
         &self.0.pools
     }
 
+    pub(crate) fn config(&self) -> &DbConfig {
+        &self.0.config
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         (self.0.config.clock)()
     }

@@ -10,6 +10,7 @@ mod allocations;
 mod cache;
 mod cancellation;
 mod concurrency;
+mod expiry;
 mod isolation;
 mod kv;
 mod plans;
