@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use worker_builtins::Builtins;
 use worker_core::{RatelimitRules, Routing, WorkerError, WorkerFilter, WorkerId};
 use worker_db::WorkerDb;
+use worker_expiry::ExpiryProcess;
 use worker_pool::{Poolable, QueueSizes, WorkerPool, WorkerPoolConfig, WorkerThread, WorkerThreadConfig};
 
 use crate::config::Config;
@@ -35,7 +36,8 @@ pub async fn start(
     let queues = QueueSizes { control, interactive: room(interactive), normal: room(normal), flood: room(flood) };
 
     let rules = RatelimitRules::default();
-    let parts = WorkerParts::new(db.clone(), builtins, config.limits.clone(), rules, config.links.clone());
+    let parts = WorkerParts::new(db.clone(), builtins, config.limits.clone(), rules, config.links.clone())
+        .with_expiry(config.expiry.clone(), ExpiryProcess::new(&config.expiry_process));
     let worker = WorkerThreadConfig::new(move |id: WorkerId, filter: WorkerFilter| {
         let worker = parts.worker(id, filter);
         async move { Ok(worker) }

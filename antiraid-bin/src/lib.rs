@@ -19,6 +19,7 @@ pub mod worker;
 
 pub mod bench_command;
 pub mod config_command;
+pub mod expiry_command;
 pub mod kv_command;
 pub mod replay_command;
 pub mod template_command;

@@ -55,6 +55,8 @@ pub async fn replay(
     loader.look_ahead(&args.files).await?;
 
     let in_flight_max = in_flight_max(&args, config);
+    // Beside workers of this machine that may serve the same database.
+    let config = &Config { expiry_process: format!("{}/replay", config.expiry_process), ..config.clone() };
     let workers = engine::start(config, &db, builtins, in_flight_max).await.map_err(CommandError::Workers)?;
     let bar = progress_bar(&args, bars);
     let started = Instant::now();

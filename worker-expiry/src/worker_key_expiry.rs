@@ -115,6 +115,12 @@ impl WorkerKeyExpiry {
         self.inner.room.notify_one();
     }
 
+    /// Does nothing more.
+    pub fn end(&self) {
+        self.inner.stopping.set(true);
+        self.task.abort();
+    }
+
     /// After [`stop`](Self::stop): waits until nothing is in hand and the database knows what became of it.
     pub fn finished(&self) -> impl Future<Output = ()> + use<> {
         let inner = self.inner.clone();
@@ -128,8 +134,7 @@ impl WorkerKeyExpiry {
 
 impl Drop for WorkerKeyExpiry {
     fn drop(&mut self) {
-        self.inner.stopping.set(true);
-        self.task.abort();
+        self.end();
     }
 }
 
@@ -154,9 +159,11 @@ impl Inner {
                 self.put_back(due);
                 return;
             }
+            at_step("due");
             let lease_until = later(self.channel.now(), self.settings.lease);
             match self.db.expiry_claim(session, &due, lease_until).await {
                 Ok(claimed) => {
+                    at_step("claimed");
                     wait = RETRY_WAIT;
                     self.begin(&due, claimed);
                 }
@@ -264,7 +271,9 @@ impl Inner {
             }
         }
         if !done.is_empty() {
+            at_step("handled");
             self.until_answered("handled records cannot be removed", || self.db.expiry_complete(&done)).await;
+            at_step("removed");
             done.iter().for_each(|record| self.release(record, None));
         }
         if !put_off.is_empty() {
@@ -328,6 +337,11 @@ impl Inner {
             wait = (wait * 2).min(RETRY_WAIT_MAX);
         }
     }
+}
+
+/// Tells where the work is, for tests that end the process there.
+fn at_step(step: &str) {
+    tracing::trace!(target: "step", step);
 }
 
 fn outcome(answer: Result<DispatchResult, WorkerError>) -> Outcome {
