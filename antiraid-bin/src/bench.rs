@@ -5,6 +5,7 @@
 
 mod cold;
 mod dispatch;
+mod expiry;
 mod latency;
 mod memory;
 mod recorded;
@@ -65,6 +66,8 @@ pub const MEASUREMENTS: &[Measurement] = &[
     Measurement { name: "sleepers", run: latency::beside_sleepers },
     Measurement { name: "slices-fib", run: slices::fib },
     Measurement { name: "slices-loop", run: slices::counting_loop },
+    Measurement { name: "expiry-sqlite", run: expiry::sqlite },
+    Measurement { name: "expiry-postgres", run: expiry::postgres },
     Measurement { name: "replay", run: recorded::replay },
 ];
 
@@ -292,6 +295,6 @@ mod tests {
         assert_eq!(names.len(), MEASUREMENTS.len());
         let found = |part| Measurement::named(part).map(|found| found.len());
         assert_eq!((found("thread-"), found("dispatch-1"), found("")), (Ok(3), Ok(1), Ok(MEASUREMENTS.len())));
-        assert!(found("nonsense").unwrap_err().contains("slices-loop, replay"));
+        assert!(found("nonsense").unwrap_err().contains("expiry-postgres, replay"));
     }
 }

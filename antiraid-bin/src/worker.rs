@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use worker_builtins::Builtins;
 use worker_core::{
-    Call, Limits, RatelimitRules, StaticRef, WorkerFilter, WorkerId, WorkerLike, WorkerStats,
+    Call, Limits, RatelimitRules, StaticRef, TenantId, WorkerFilter, WorkerId, WorkerLike, WorkerStats,
 };
 use worker_db::{SharedCache, SharedCacheConfig, WorkerCacheData, WorkerDb};
 use worker_dispatch::WorkerDispatcher;
 use worker_expiry::{ExpiryProcess, ExpirySettings, ExpiryStats, KeyExpiryChannel, WorkerKeyExpiry};
-use worker_vm::{Links, WorkerState, WorkerVmManager};
+use worker_vm::{Links, LogLine, WorkerState, WorkerVmManager};
 
 /// How long the end of a worker waits for the database to take what became of expired records.
 const EXPIRY_END_MAX: Duration = Duration::from_secs(5);
@@ -70,6 +70,13 @@ impl WorkerParts {
         let channel = KeyExpiryChannel::new(db.clone(), filter.clone(), &expiry);
         let expiry = WorkerKeyExpiry::new(dispatcher.clone(), db.clone(), channel, process, expiry);
         Worker { dispatcher, expiry, vms, cache, db, filter }
+    }
+}
+
+impl Worker {
+    /// The lines of the tenant's log, oldest first.
+    pub fn log_lines(&self, tenant: TenantId) -> Vec<LogLine> {
+        self.dispatcher.log_lines(tenant)
     }
 }
 
