@@ -231,12 +231,12 @@ impl WorkerDb {
         for (tenant, ids) in ids.into_values() {
             let ids = json(&ids);
             let args = args![tenant; &ids, now, lease_until, session.0];
-            let rows: Vec<(String, String, String, i64, i64, i64)> = tx.fetch_all(&EXPIRY_CLAIM, &args).await?;
+            let rows: Vec<(String, String, String, Option<i64>, i64, i64)> = tx.fetch_all(&EXPIRY_CLAIM, &args).await?;
             claimed.extend(rows.into_iter().map(|(id, key, scopes, expires_at, attempts, fence)| ClaimedRecord {
                 tenant,
                 key,
                 scopes: scopes_or_none(tenant, &id, &scopes),
-                expires_at: from_micros(&id, expires_at).unwrap_or(Timestamp::MAX),
+                expires_at: expires_at.and_then(|at| from_micros(&id, at).ok()).unwrap_or(Timestamp::MAX),
                 attempts: count(attempts),
                 fence,
                 id: id.into(),

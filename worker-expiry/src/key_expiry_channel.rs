@@ -46,7 +46,7 @@ struct Inner {
     clock: fn() -> Timestamp,
     window: RefCell<Window>,
     /// Records in hand, and who wants to know that they were changed.
-    in_hand: RefCell<HashMap<Arc<str>, oneshot::Sender<()>>>,
+    watched: RefCell<HashMap<Arc<str>, oneshot::Sender<()>>>,
     /// Records that were written since the page was asked for that is on its way: what it says of them may be old.
     touched: RefCell<HashSet<Arc<str>>>,
     wake: Notify,
@@ -64,7 +64,7 @@ impl KeyExpiryChannel {
             filter,
             poll: settings.poll,
             window: RefCell::new(Window::new(settings)),
-            in_hand: RefCell::default(),
+            watched: RefCell::default(),
             touched: RefCell::default(),
             wake: Notify::new(),
             refill: Notify::new(),
@@ -101,13 +101,17 @@ impl KeyExpiryChannel {
     /// What is received when the record in hand is written or deleted by this process.
     pub fn changed(&self, id: &Arc<str>) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        self.inner.in_hand.borrow_mut().insert(id.clone(), sender);
+        self.inner.watched.borrow_mut().insert(id.clone(), sender);
         receiver
+    }
+
+    /// Nobody wants to know any more whether the record is changed.
+    pub fn unwatch(&self, id: &Arc<str>) {
+        self.inner.watched.borrow_mut().remove(id);
     }
 
     /// The record is no longer in hand; it may be due again.
     pub fn release(&self, tenant: TenantId, id: &Arc<str>, due_again: Option<Timestamp>) {
-        self.inner.in_hand.borrow_mut().remove(id);
         {
             let mut window = self.inner.window.borrow_mut();
             window.release(tenant);
@@ -153,7 +157,7 @@ impl Inner {
     }
 
     fn was_written(&self, tenant: TenantId, id: Arc<str>, expires_at: Option<Timestamp>) {
-        if let Some(sender) = self.in_hand.borrow_mut().remove(&id) {
+        if let Some(sender) = self.watched.borrow_mut().remove(&id) {
             // It may be done with already.
             let _ = sender.send(());
         }

@@ -1,7 +1,7 @@
 //! What is done with a record that is due.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::fmt;
 use std::rc::Rc;
@@ -184,12 +184,12 @@ impl Inner {
 
     fn begin(self: &Rc<Self>, due: &[DueRecord], claimed: Vec<ClaimedRecord>) {
         {
-            let mut in_hand = self.in_hand.borrow_mut();
-            in_hand.extend(claimed.iter().map(|record| (record.id.clone(), record.clone())));
-            let lost = due.iter().filter(|due| !in_hand.contains_key(&due.id));
+            let ids: HashSet<_> = claimed.iter().map(|record| &record.id).collect();
+            let lost = due.iter().filter(|due| !ids.contains(&due.id));
             // Changed, deleted, or another's.
             lost.for_each(|due| self.channel.release(due.tenant, &due.id, None));
         }
+        self.in_hand.borrow_mut().extend(claimed.iter().map(|record| (record.id.clone(), record.clone())));
         for record in claimed {
             let this = self.clone();
             // Before any other task runs: a change from now on is seen.
@@ -296,7 +296,13 @@ impl Inner {
     }
 
     fn release(&self, record: &ClaimedRecord, due_again: Option<Timestamp>) {
-        self.in_hand.borrow_mut().remove(&record.id);
+        let mut in_hand = self.in_hand.borrow_mut();
+        // A record that was armed anew may be in hand once more already.
+        if in_hand.get(&record.id).is_some_and(|held| held.fence == record.fence) {
+            in_hand.remove(&record.id);
+            self.channel.unwatch(&record.id);
+        }
+        drop(in_hand);
         self.channel.release(record.tenant, &record.id, due_again);
         let is_idle = |handlers: &mut Rc<Semaphore>| Rc::strong_count(handlers) == 1;
         let mut handlers = self.handlers.borrow_mut();

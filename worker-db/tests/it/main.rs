@@ -11,6 +11,7 @@ mod cache;
 mod cancellation;
 mod concurrency;
 mod expiry;
+mod expiry_model;
 mod isolation;
 mod kv;
 mod plans;
