@@ -332,3 +332,36 @@ fn random_kills_lose_nothing_on_sqlite() {
 fn random_kills_lose_nothing_on_postgres() {
     random_kills(&World::postgres(MARKS), kills());
 }
+
+#[test]
+fn operators_see_what_expires_and_what_failed() {
+    let world = World::sqlite("error('no luck')");
+    let tenant = TENANT.to_string();
+    let json = |args: &[&str]| -> Vec<serde_json::Value> {
+        let ran = world.antiraid.run([&["expiry"], args, &["--json"]].concat()).with_status(0);
+        ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    world.set("far", "a", Some(Duration::from_secs(3_600)));
+    let listed = json(&["list"]);
+    assert_eq!(listed.len(), 1);
+    assert_eq!((&listed[0]["key"], &listed[0]["scopes"][0], &listed[0]["attempts"]), (&"far".into(), &"a".into(), &0.into()));
+    assert_eq!(json(&["list", "--tenant", "1"]).len(), 0);
+    world.antiraid.run(["expiry", "list"]).with_status(0).says(&["far", "waits", &tenant]);
+
+    world.set("failing", "a", Some(Duration::from_millis(50)));
+    world.set("dropped", "a", Some(Duration::from_millis(50)));
+    let serving = world.serve("one", &["expiry.attempts_max=1"], None);
+    until("dead letters", || json(&["dead", "--tenant", &tenant]).len() == 2);
+    serving.end();
+    world.antiraid.run(["expiry", "dead"]).with_status(0).says(&["failing", "dropped", "no luck", "1"]);
+    let dead = json(&["dead"]);
+    let id = |key: &str| dead.iter().find(|letter| letter["key"] == key).unwrap()["id"].as_str().unwrap().to_owned();
+
+    world.antiraid.run(["expiry", "drop", "--tenant", &tenant, &id("dropped")]).with_status(0).says(&["dropped"]);
+    world.antiraid.run(["expiry", "drop", "--tenant", &tenant, &id("dropped")]).with_status(1).says(&["no such record"]);
+    world.antiraid.run(["expiry", "retry", "--tenant", "1", &id("failing")]).with_status(1);
+    world.antiraid.run(["expiry", "retry", "--tenant", &tenant, "--all"]).with_status(0).says(&["is tried again"]);
+    assert_eq!(json(&["dead"]).len(), 0);
+    assert!(world.exists("failing", "a"));
+    world.antiraid.run(["expiry", "retry", "--tenant", &tenant]).with_status(2).says(&["--all"]);
+}
