@@ -36,7 +36,7 @@ pub async fn run(command: ExpiryCommand, config: &Config, output: &mut Output) -
         ExpiryCommand::Dead { tenant, json } => dead(&db, tenant, json, output).await,
         ExpiryCommand::Retry(args) => change(&db, args, Change::Retry, output).await,
         ExpiryCommand::Drop(args) => change(&db, args, Change::Drop, output).await,
-        ExpiryCommand::Serve { .. } => serve(&db, config).await,
+        ExpiryCommand::Serve { .. } => serve(&db, config, output).await,
     };
     db.close().await;
     done
@@ -157,12 +157,13 @@ async fn change(
     Ok(outcome)
 }
 
-/// Workers that only handle what expires, until standard input ends.
-async fn serve(db: &WorkerDb, config: &Config) -> Result<Outcome, CommandError> {
+/// Workers that only handle what expires, until standard input ends; then their figures.
+async fn serve(db: &WorkerDb, config: &Config, output: &mut Output) -> Result<Outcome, CommandError> {
     let workers = engine::start(config, db, engine::builtins(config)?, WAITING_MAX).await;
     let workers = workers.map_err(CommandError::Workers)?;
     complain("ready");
     tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
+    output.json(&workers.stats().await.map_err(CommandError::Workers)?)?;
     workers.drain().await.map_err(CommandError::Workers)?;
     Ok(Outcome::Good)
 }

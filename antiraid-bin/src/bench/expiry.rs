@@ -139,13 +139,13 @@ impl Bench {
             let got = format!("{} of {}", all.count() - ahead.count(), seconds * PER_SECOND);
             return Err(BenchError::Unexpected { expected: "all records to be handled", got }.into());
         }
-        let megabytes = after_start.saturating_sub(before) as f64 / 1e3;
+        let kilobytes = after_start.saturating_sub(before) as f64 / 1e3;
         let question = |what: &str| format!("  {what}, {} pending", indicatif::HumanCount(pending as u64));
         Ok(vec![
             self.row(format!("Lateness, {PER_SECOND} a second: the median is at most"), Unit::Milliseconds, bound(&all, 0.5), 5.0),
             self.row("  99 of 100 are late by at most", Unit::Milliseconds, bound(&all, 0.99), 25.0),
             self.row(question("from the start to the first one done"), Unit::Milliseconds, start.as_secs_f64() * 1e3, 2_000.0),
-            self.row(question("memory of the worker"), Unit::Kilobytes, megabytes, 64_000.0),
+            self.row(question("memory of the worker"), Unit::Kilobytes, kilobytes, 64_000.0),
         ])
     }
 
@@ -153,7 +153,7 @@ impl Bench {
     async fn burst(&self, harness: &Harness, effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
         let count = effort.choose(100_000, 5_000);
         let worker = harness.worker_here();
-        let at = Timestamp::now() + SignedDuration::from_secs(effort.choose(40, 5));
+        let at = Timestamp::now() + SignedDuration::from_secs(effort.choose(70, 5));
         self.write(count, |n| (tenant(1), at + SignedDuration::from_micros(n as i64))).await?;
         let single = at + SignedDuration::from_millis(300);
         self.write(1, |_| (tenant(2), single)).await?;

@@ -278,7 +278,7 @@ fn a_database_that_goes_and_comes_back() {
 /// Kills the program again and again at random while keys come due. Keys that arm themselves anew must stay.
 fn random_kills(world: &World, kills: u32) {
     /// Keys for each kill.
-    const KEYS: u32 = 12;
+    const KEYS: u32 = 8;
     for n in 0..kills * KEYS {
         let name = if n % 4 == 0 { format!("again{n}") } else { format!("once{n}") };
         let at = 300 + 250 * u64::from(n / KEYS) + u64::from(n % KEYS) * 20;
