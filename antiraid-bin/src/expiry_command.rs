@@ -127,7 +127,9 @@ async fn change(
 ) -> Result<Outcome, CommandError> {
     let DeadRecordArgs { tenant, mut ids, all } = args;
     if all != ids.is_empty() {
-        return Err(CommandError::Usage("name records by their ids (`antiraid expiry dead` shows them), or give --all"));
+        return Err(CommandError::Usage(
+            "name records by their ids (`antiraid expiry dead` shows them), or give --all",
+        ));
     }
     if all {
         let mut last = None::<DeadLetter>;

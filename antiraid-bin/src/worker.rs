@@ -4,9 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use worker_builtins::Builtins;
-use worker_core::{
-    Call, Limits, RatelimitRules, StaticRef, TenantId, WorkerFilter, WorkerId, WorkerLike, WorkerStats,
-};
+use worker_core::{Call, Limits, RatelimitRules, StaticRef, TenantId, WorkerFilter, WorkerId, WorkerLike, WorkerStats};
 use worker_db::{SharedCache, SharedCacheConfig, WorkerCacheData, WorkerDb};
 use worker_dispatch::WorkerDispatcher;
 use worker_expiry::{ExpiryProcess, ExpirySettings, ExpiryStats, KeyExpiryChannel, WorkerKeyExpiry};

@@ -3,6 +3,7 @@
 mod capabilities;
 mod event;
 mod ids;
+mod lateness_histogram;
 mod limits;
 mod ratelimits;
 mod routing;
@@ -13,7 +14,6 @@ mod value_json;
 mod worker_error;
 mod worker_filter;
 mod worker_like;
-mod lateness_histogram;
 mod worker_stats;
 
 #[cfg(feature = "test-util")]
@@ -22,6 +22,7 @@ pub mod contract;
 pub use capabilities::Capabilities;
 pub use event::{BaseName, Event, EventName, Priority};
 pub use ids::{IdParseError, Snowflake, TenantId, WorkerId};
+pub use lateness_histogram::LatenessHistogram;
 pub use limits::{KvLimits, Limits, TemplateLimits};
 #[cfg(any(test, feature = "test-util"))]
 pub use ratelimits::ManualClock;
@@ -39,5 +40,4 @@ pub use worker_filter::WorkerFilter;
 pub use worker_like::{
     Call, DispatchResult, Reply, ReplyBatch, ReplyTo, SourceLine, TemplateError, TemplateResult, WorkerLike,
 };
-pub use lateness_histogram::LatenessHistogram;
 pub use worker_stats::WorkerStats;

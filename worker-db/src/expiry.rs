@@ -282,8 +282,7 @@ impl WorkerDb {
         // PostgreSQL's text holds no NUL.
         let error = error[..error.floor_char_boundary(ERROR_BYTES_MAX)].replace('\0', "");
         let now = self.now().as_microsecond();
-        let buried =
-            tx.execute(&EXPIRY_BURY, &args![record.tenant; &*record.id, record.fence, now, &error]).await? > 0;
+        let buried = tx.execute(&EXPIRY_BURY, &args![record.tenant; &*record.id, record.fence, now, &error]).await? > 0;
         if buried {
             delete_fenced(&mut tx, record.tenant, &[record]).await?;
         }
@@ -372,7 +371,8 @@ impl WorkerDb {
         after: Option<&DeadLetter>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>, DbError> {
-        let (columns, id) = after.map_or(((i64::MIN, i64::MIN), ""), |after| (tenant_columns(after.tenant), &*after.id));
+        let (columns, id) =
+            after.map_or(((i64::MIN, i64::MIN), ""), |after| (tenant_columns(after.tenant), &*after.id));
         let limit = limit as i64;
         let rows: Vec<DeadRow> = match tenant {
             Some(tenant) => self.pools().fetch_all(&DEAD_LIST_TENANT, &args![tenant; id, limit]).await?,

@@ -140,9 +140,8 @@ impl Drop for WorkerKeyExpiry {
 
 impl Inner {
     async fn run(self: Rc<Self>, process: ExpiryProcess) {
-        let session = self
-            .until_answered("no session can be begun", || process.session(&self.db, self.dispatcher.id()))
-            .await;
+        let session =
+            self.until_answered("no session can be begun", || process.session(&self.db, self.dispatcher.id())).await;
         tokio::join!(self.claim_all(session), self.settle_all(), self.renew_all(session));
     }
 

@@ -7,7 +7,6 @@ use jiff::{SignedDuration, Timestamp};
 use worker_core::{Capabilities, CompatDate, KvLimits, LatenessHistogram, TemplateName, TenantId, WorkerLike};
 use worker_db::{DbConfig, DbError, FileMap, KvSet, NewTemplate, Scopes, WorkerDb};
 
-
 use super::harness::{Harness, tenant, tireless};
 use super::paired::{by_turns, nanoseconds};
 use super::{Bar, BenchError, BenchRow, Effort, Unit};
@@ -46,7 +45,9 @@ fn measure(name: &'static str, url: &str, effort: Effort) -> Result<Vec<BenchRow
     let mut rows = vec![bench.cost_of_an_expiry(&harness, effort)?];
     harness.block_on(bench.install())?;
     let pending = effort.choose(1_000_000, 20_000);
-    harness.block_on(bench.write(pending, |n| (tenant(n % TENANTS), Timestamp::now() + SignedDuration::from_hours(9_000))))?;
+    harness.block_on(
+        bench.write(pending, |n| (tenant(n % TENANTS), Timestamp::now() + SignedDuration::from_hours(9_000))),
+    )?;
     rows.extend(harness.block_on(bench.lateness(&harness, pending, effort))?);
     rows.extend(harness.block_on(bench.burst(&harness, effort))?);
     Ok(rows)
@@ -142,9 +143,19 @@ impl Bench {
         let kilobytes = after_start.saturating_sub(before) as f64 / 1e3;
         let question = |what: &str| format!("  {what}, {} pending", indicatif::HumanCount(pending as u64));
         Ok(vec![
-            self.row(format!("Lateness, {PER_SECOND} a second: the median is at most"), Unit::Milliseconds, bound(&all, 0.5), 5.0),
+            self.row(
+                format!("Lateness, {PER_SECOND} a second: the median is at most"),
+                Unit::Milliseconds,
+                bound(&all, 0.5),
+                5.0,
+            ),
             self.row("  99 of 100 are late by at most", Unit::Milliseconds, bound(&all, 0.99), 25.0),
-            self.row(question("from the start to the first one done"), Unit::Milliseconds, start.as_secs_f64() * 1e3, 2_000.0),
+            self.row(
+                question("from the start to the first one done"),
+                Unit::Milliseconds,
+                start.as_secs_f64() * 1e3,
+                2_000.0,
+            ),
             self.row(question("memory of the worker"), Unit::Kilobytes, kilobytes, 64_000.0),
         ])
     }

@@ -344,7 +344,10 @@ fn operators_see_what_expires_and_what_failed() {
     world.set("far", "a", Some(Duration::from_secs(3_600)));
     let listed = json(&["list"]);
     assert_eq!(listed.len(), 1);
-    assert_eq!((&listed[0]["key"], &listed[0]["scopes"][0], &listed[0]["attempts"]), (&"far".into(), &"a".into(), &0.into()));
+    assert_eq!(
+        (&listed[0]["key"], &listed[0]["scopes"][0], &listed[0]["attempts"]),
+        (&"far".into(), &"a".into(), &0.into())
+    );
     assert_eq!(json(&["list", "--tenant", "1"]).len(), 0);
     world.antiraid.run(["expiry", "list"]).with_status(0).says(&["far", "waits", &tenant]);
 
@@ -358,7 +361,11 @@ fn operators_see_what_expires_and_what_failed() {
     let id = |key: &str| dead.iter().find(|letter| letter["key"] == key).unwrap()["id"].as_str().unwrap().to_owned();
 
     world.antiraid.run(["expiry", "drop", "--tenant", &tenant, &id("dropped")]).with_status(0).says(&["dropped"]);
-    world.antiraid.run(["expiry", "drop", "--tenant", &tenant, &id("dropped")]).with_status(1).says(&["no such record"]);
+    world
+        .antiraid
+        .run(["expiry", "drop", "--tenant", &tenant, &id("dropped")])
+        .with_status(1)
+        .says(&["no such record"]);
     world.antiraid.run(["expiry", "retry", "--tenant", "1", &id("failing")]).with_status(1);
     world.antiraid.run(["expiry", "retry", "--tenant", &tenant, "--all"]).with_status(0).says(&["is tried again"]);
     assert_eq!(json(&["dead"]).len(), 0);

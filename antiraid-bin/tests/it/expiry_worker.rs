@@ -321,7 +321,8 @@ fn a_drained_worker_finishes_what_runs_and_lets_go_of_the_rest() {
 fn a_handler_of_key_resume_that_breaks_its_vm_is_not_sent_again() {
     on_worker(|| async {
         let world = World::new().await;
-        let code = "local evt = ... print(evt.data.key) local t = {} while true do t[#t + 1] = string.rep('x', 1e6 + #t) end";
+        let code =
+            "local evt = ... print(evt.data.key) local t = {} while true do t[#t + 1] = string.rep('x', 1e6 + #t) end";
         world.template(A, &["KeyResume"], code).await;
         for key in ["1", "2", "3"] {
             let set = KvSet {

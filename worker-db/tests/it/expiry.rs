@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use worker_core::TenantId;
-use worker_db::{Attempt, Change, ClaimedRecord, DbError, DueRecord, ExpirySession, KvFindPage, KvPage, KvSet, WorkerDb};
+use worker_db::{
+    Attempt, Change, ClaimedRecord, DbError, DueRecord, ExpirySession, KvFindPage, KvPage, KvSet, WorkerDb,
+};
 
 use crate::store::{GUILD, LARGE, Store, USER, config, later, scopes, set, ticking};
 
@@ -83,7 +85,10 @@ async fn a_claim_is_exclusive_until_its_lease_ends(store: &Store) {
     let (one, other) = (session(store, "one").await, session(store, "other").await);
     let end = ticking() + jiff::SignedDuration::from_secs(5);
     let first = store.db.expiry_claim(one, std::slice::from_ref(&record), end).await.unwrap();
-    assert_eq!((first.len(), first[0].attempts, &*first[0].key, &*first[0].scopes), (1, 1, "key", &["a".to_owned()][..]));
+    assert_eq!(
+        (first.len(), first[0].attempts, &*first[0].key, &*first[0].scopes),
+        (1, 1, "key", &["a".to_owned()][..])
+    );
     assert_eq!(claim(store, other, std::slice::from_ref(&record)).await, []);
     while ticking() <= end {}
     let second = claim(store, other, &[record]).await;
