@@ -5,6 +5,7 @@
 
 mod cold;
 mod dispatch;
+mod expiry;
 mod hostile;
 mod latency;
 mod memory;
@@ -72,6 +73,8 @@ pub const MEASUREMENTS: &[Measurement] = &[
     Measurement { name: "process-dispatch", run: process::dispatch },
     Measurement { name: "process-kills", run: process::kills },
     Measurement { name: "process-replace", run: process::replacements },
+    Measurement { name: "expiry-sqlite", run: expiry::sqlite },
+    Measurement { name: "expiry-postgres", run: expiry::postgres },
     Measurement { name: "replay", run: recorded::replay },
 ];
 
@@ -307,6 +310,6 @@ mod tests {
         assert_eq!(names.len(), MEASUREMENTS.len());
         let found = |part| Measurement::named(part).map(|found| found.len());
         assert_eq!((found("thread-"), found("dispatch-1"), found("")), (Ok(3), Ok(1), Ok(MEASUREMENTS.len())));
-        assert!(found("nonsense").unwrap_err().contains("slices-loop, replay"));
+        assert!(found("nonsense").unwrap_err().contains("expiry-postgres, replay"));
     }
 }

@@ -24,8 +24,8 @@ use crate::output::{Output, complain};
 use crate::recording::{RecordingError, Source};
 use crate::type_check::TypeCheckError;
 use crate::{
-    bench, bench_command, check_command, config_command, kv_command, reference_command, replay_command, run_command,
-    template_command, tenant_command, test_command, top_command, types_command, worker_command,
+    bench, bench_command, check_command, config_command, expiry_command, kv_command, reference_command, replay_command,
+    run_command, template_command, tenant_command, test_command, top_command, types_command, worker_command,
 };
 
 const LONG_ABOUT: &str = "\
@@ -94,6 +94,9 @@ enum Command {
     /// Read and write the records of a tenant
     #[command(subcommand)]
     Kv(KvCommand),
+    /// Show what expires, and try again or drop what failed
+    #[command(subcommand)]
+    Expiry(ExpiryCommand),
     /// Show the settings in force and where each comes from
     Config(ConfigArgs),
     Bench(BenchArgs),
@@ -387,6 +390,63 @@ Examples:
     },
 }
 
+/// What can be done with records that expire.
+#[derive(Debug, Subcommand)]
+pub enum ExpiryCommand {
+    /// List records with an expiry, in the order in which they are due
+    List {
+        /// Of this tenant only: a guild id, or user:<id>
+        #[arg(long, value_name = "ID")]
+        tenant: Option<TenantId>,
+        /// Records at most
+        #[arg(long, value_name = "N", default_value = "1000")]
+        limit: usize,
+        /// A line of JSON for each record instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// List dead letters: records whose KeyExpiry never succeeded. Templates do not see them
+    Dead {
+        /// Of this tenant only: a guild id, or user:<id>
+        #[arg(long, value_name = "ID")]
+        tenant: Option<TenantId>,
+        /// A line of JSON for each record instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try again at once: dead letters, or records that wait for their next attempt
+    ///
+    /// A dead letter is a record again, with all its attempts, unless there is a newer one with its key and scopes.
+    #[command(after_help = "\
+Examples:
+  antiraid expiry dead --tenant 81384788765712384
+  antiraid expiry retry --tenant 81384788765712384 --all")]
+    Retry(DeadRecordArgs),
+    /// Delete dead letters
+    Drop(DeadRecordArgs),
+    /// Handle what expires, and nothing else, until standard input ends: for tests that kill this program
+    #[command(hide = true)]
+    Serve {
+        /// Stand still for ever at this step: due, claimed, handled, removed
+        #[arg(long, value_name = "STEP")]
+        halt_at: Option<String>,
+    },
+}
+
+/// Which records are meant.
+#[derive(Debug, Args)]
+pub struct DeadRecordArgs {
+    /// The tenant: a guild id, or user:<id>
+    #[arg(long, value_name = "ID")]
+    pub tenant: TenantId,
+    /// Ids of records
+    #[arg(value_name = "RECORD")]
+    pub ids: Vec<String>,
+    /// All dead letters of the tenant
+    #[arg(long)]
+    pub all: bool,
+}
+
 /// Whose record, in which scopes.
 #[derive(Debug, Args)]
 pub struct ScopedArgs {
@@ -573,7 +633,11 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Outcome, CommandError> {
     let (config, effective) = Config::load(cli.settings.config.as_deref(), &cli.flag_settings())?;
     let bars = MultiProgress::new();
-    crate::log::start(EnvFilter::new(&config.log_filter), &bars);
+    let filter = EnvFilter::new(&config.log_filter);
+    match &cli.command {
+        Command::Expiry(command) => expiry_command::start_log(command, filter, &bars),
+        _ => crate::log::start(filter, &bars),
+    }
     let mut output = Output::stdout();
     // These make runtimes of their own.
     match &cli.command {
@@ -595,6 +659,7 @@ fn run(cli: Cli) -> Result<Outcome, CommandError> {
             Command::Reference(args) => reference_command::run(&args, &config, &mut output),
             Command::Template(command) => template_command::run(command, &config, &mut output).await,
             Command::Kv(command) => kv_command::run(command, &config, &mut output).await,
+            Command::Expiry(command) => expiry_command::run(command, &config, &mut output).await,
             Command::Replay(args) => {
                 let database =
                     cli.settings.db.as_ref().map_or_else(DatabaseUrl::memory, |_| config.database_url.clone());

@@ -17,6 +17,7 @@ use toml::de::DeTable;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use worker_core::Limits;
+use worker_expiry::ExpirySettings;
 use worker_vm::{AddressRange, Links};
 
 use crate::mistake::{Mistake, Mistakes, Place, did_you_mean, line_of, toml_syntax};
@@ -38,6 +39,10 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// What bounds each worker and its tenants.
     pub limits: Limits,
+    /// How records that expire are handled.
+    pub expiry: ExpirySettings,
+    /// The name of this process among those that handle expiry over one database.
+    pub expiry_process: String,
     /// A folder in place of the built-in template and the shared library, for those who work on these.
     pub builtins_dir: Option<PathBuf>,
     /// Where people find help and the dashboard; templates ask for it.
@@ -60,6 +65,8 @@ impl Default for Config {
             database_url: DatabaseUrl("sqlite:antiraid.db".into()),
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             limits: Limits::default(),
+            expiry: ExpirySettings::default(),
+            expiry_process: host_name(),
             builtins_dir: None,
             // A host that is nobody's (RFC 2606): whoever runs this has their own.
             links: Links {
@@ -75,6 +82,12 @@ impl Default for Config {
             log_filter: "warn".into(),
         }
     }
+}
+
+/// What this machine is called, where the system tells.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Some(name.trim()).filter(|name| !name.is_empty()).unwrap_or("antiraid").into()
 }
 
 /// Where a database is. Shown without its password.
@@ -290,6 +303,8 @@ enum Field<'a> {
     Hosts(&'a mut Vec<String>),
     Addresses(&'a mut Vec<AddressRange>),
     Objects(&'a mut ObjectsUrl),
+    Name(&'a mut String),
+    Count32(&'a mut u32),
     Threads(&'a mut NonZeroUsize),
     Count(&'a mut usize),
     Rows(&'a mut u64),
@@ -344,6 +359,14 @@ const SETTINGS: &[Setting] = {
         setting("limits.objects_mib_max", 1..=1 << 40, "all objects of a tenant", |c| Mib64(&mut c.limits.objects.bytes_max)),
         setting("limits.templates_max", 1..=10_000, "templates of a tenant", |c| Count(&mut c.limits.templates.templates_max)),
         setting("limits.template_kib_max", 1..=65_536, "all files of a template", |c| Kib(&mut c.limits.templates.template_bytes_max)),
+        setting("expiry.process", TEXT, "the name under which this process handles expiry: the same after a restart, another for each process over one database; the default is the host's", |c| Name(&mut c.expiry_process)),
+        setting("expiry.lease_s", 1..=3_600, "how long an expired record is nobody else's after a process took it and vanished", |c| Secs(&mut c.expiry.lease)),
+        setting("expiry.attempts_max", 1..=100, "attempts at KeyExpiry before a record becomes a dead letter", |c| Count32(&mut c.expiry.attempts_max)),
+        setting("expiry.backoff_ms", 10..=3_600_000, "between the first attempt at KeyExpiry and the second; four times as long each time after", |c| Millis(&mut c.expiry.backoff_first)),
+        setting("expiry.backoff_s_max", 1..=86_400, "the longest wait between two attempts at KeyExpiry", |c| Secs(&mut c.expiry.backoff_max)),
+        setting("expiry.poll_ms", 100..=60_000, "how often a worker looks for records that other processes wrote", |c| Millis(&mut c.expiry.poll)),
+        setting("expiry.window_max", 1_024..=1_048_576, "records of a worker that are due soon and kept in memory", |c| Count(&mut c.expiry.window_max)),
+        setting("expiry.tenant_handlers_max", 1..=1_024, "KeyExpiry events of a tenant that are handled at once", |c| Count(&mut c.expiry.tenant_handlers_max)),
     ]
 };
 
@@ -382,6 +405,14 @@ impl Field<'_> {
             }
             Self::Addresses(field) => *field = list(text()?).map(str::parse).collect::<Result<_, String>>()?,
             Self::Objects(field) => *field = text()?.parse()?,
+            Self::Name(field) => {
+                let name = text()?;
+                if name.is_empty() || name.contains('\0') {
+                    return Err("expected a name".into());
+                }
+                *field = name.into();
+            }
+            Self::Count32(field) => *field = u32::try_from(number()?).unwrap_or(u32::MAX),
             Self::Threads(field) => *field = NonZeroUsize::new(number()? as usize).unwrap_or(NonZeroUsize::MIN),
             Self::Count(field) => *field = number()? as usize,
             Self::Rows(field) => *field = number()?,
@@ -399,13 +430,14 @@ impl fmt::Display for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(url) => url.fmt(f),
-            Self::Filter(text) | Self::Link(text) => text.fmt(f),
+            Self::Filter(text) | Self::Link(text) | Self::Name(text) => text.fmt(f),
             Self::Hosts(hosts) => hosts.join(",").fmt(f),
             Self::Addresses(ranges) => ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",").fmt(f),
             Self::Objects(url) => url.fmt(f),
             Self::Dir(dir) => dir.as_deref().map_or(Ok(()), |dir| dir.display().fmt(f)),
             Self::Threads(count) => count.fmt(f),
             Self::Count(count) => count.fmt(f),
+            Self::Count32(count) => count.fmt(f),
             Self::Rows(count) => count.fmt(f),
             Self::Kib(bytes) => (**bytes >> 10).fmt(f),
             Self::Mib(bytes) => (**bytes >> 20).fmt(f),

@@ -12,6 +12,7 @@ use worker_core::{
     Call, RatelimitRules, Routing, TenantId, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike,
 };
 use worker_db::WorkerDb;
+use worker_expiry::ExpiryProcess;
 use worker_pool::{Poolable, QueueSizes, WorkerPool, WorkerPoolConfig, WorkerThread, WorkerThreadConfig};
 use worker_process::{Program, Quarantine, Timeouts, WorkerProcessConfig, WorkerProcessHandle};
 use worker_vm::{HttpConfig, ObjectsConfig, Services, ServicesConfig};
@@ -70,7 +71,8 @@ pub fn threads(
 ) -> WorkerThreadConfig {
     let rules = RatelimitRules::default();
     let parts = WorkerParts::new(db.clone(), builtins, config.limits.clone(), rules, config.links.clone())
-        .with_services(services);
+        .with_services(services)
+        .with_expiry(config.expiry.clone(), ExpiryProcess::new(&config.expiry_process));
     WorkerThreadConfig::new(move |id: WorkerId, filter: WorkerFilter| {
         let worker = parts.worker(id, filter);
         async move { Ok(worker) }

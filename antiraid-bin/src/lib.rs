@@ -25,6 +25,7 @@ pub mod worker;
 pub mod bench_command;
 pub mod check_command;
 pub mod config_command;
+pub mod expiry_command;
 pub mod kv_command;
 pub mod reference_command;
 pub mod replay_command;

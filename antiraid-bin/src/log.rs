@@ -5,7 +5,11 @@ use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 
 use indicatif::MultiProgress;
-use tracing_subscriber::EnvFilter;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 use worker_process::LogLines;
 
 /// Starts logging, and logs panics. Lines go above the progress bars, which they would tear apart otherwise. To be called
@@ -46,6 +50,38 @@ impl Write for Kept {
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
     }
+}
+
+/// Logs, and has the thread that says that it is at this step say so on stderr and then stand still for ever: for tests that
+/// kill the program at a certain step of its work. Steps are what is told to the target `step`.
+pub fn start_halting(filter: EnvFilter, step: String) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_filter(filter);
+    let _ = tracing_subscriber::registry().with(lines).with(HaltAt(step)).try_init();
+}
+
+struct HaltAt(String);
+
+impl<S: Subscriber> Layer<S> for HaltAt {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "step" {
+            event.record(&mut HaltVisit(&self.0));
+        }
+    }
+}
+
+struct HaltVisit<'a>(&'a str);
+
+impl Visit for HaltVisit<'_> {
+    fn record_str(&mut self, _: &Field, value: &str) {
+        if value == self.0 {
+            crate::output::complain(format_args!("halted at {value}"));
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {

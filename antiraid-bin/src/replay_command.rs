@@ -64,6 +64,8 @@ pub async fn replay(
     loader.look_ahead(&args.files).await?;
 
     let in_flight_max = in_flight_max(&args, config);
+    // Beside workers of this machine that may serve the same database.
+    let config = &Config { expiry_process: format!("{}/replay", config.expiry_process), ..config.clone() };
     let quarantine = Quarantine::default();
     let workers = AnyWorkers::start(args.topology, config, &db, builtins, services, in_flight_max, quarantine)
         .await

@@ -1,16 +1,22 @@
 //! A worker: the layers of this workspace, put together for one thread.
 
 use std::fmt;
+use std::time::Duration;
 
 use worker_builtins::Builtins;
-use worker_core::{Call, Limits, RatelimitRules, StaticRef, WorkerFilter, WorkerId, WorkerLike};
+use worker_core::{Call, Limits, RatelimitRules, StaticRef, TenantId, WorkerFilter, WorkerId, WorkerLike, WorkerStats};
 use worker_db::{SharedCache, SharedCacheConfig, WorkerCacheData, WorkerDb};
 use worker_dispatch::WorkerDispatcher;
-use worker_vm::{Links, Services, WorkerState, WorkerVmManager};
+use worker_expiry::{ExpiryProcess, ExpirySettings, ExpiryStats, KeyExpiryChannel, WorkerKeyExpiry};
+use worker_vm::{Links, LogLine, Services, WorkerState, WorkerVmManager};
+
+/// How long the end of a worker waits for the database to take what became of expired records.
+const EXPIRY_END_MAX: Duration = Duration::from_secs(5);
 
 /// The engine of one worker thread, and [`WorkerLike`] by its dispatcher. It stays on the thread that made it.
 pub struct Worker {
     dispatcher: WorkerDispatcher,
+    expiry: WorkerKeyExpiry,
     vms: WorkerVmManager,
     cache: WorkerCacheData,
     db: WorkerDb,
@@ -26,6 +32,8 @@ pub struct WorkerParts {
     state: WorkerState,
     builtins: Builtins,
     limits: StaticRef<Limits>,
+    expiry: ExpirySettings,
+    process: ExpiryProcess,
 }
 
 const _: () = {
@@ -40,7 +48,8 @@ impl WorkerParts {
         let shared = SharedCache::new(SharedCacheConfig::default());
         let ratelimits = StaticRef::new(ratelimits);
         let state = WorkerState::new(db.clone(), shared.clone(), builtins.library(), ratelimits, links);
-        Self { db, shared, state, builtins, limits: StaticRef::new(limits) }
+        let (expiry, process) = (ExpirySettings::default(), ExpiryProcess::new("antiraid"));
+        Self { db, shared, state, builtins, limits: StaticRef::new(limits), expiry, process }
     }
 
     /// The same with these services in place of the default ones, which reach Discord's CDN and keep objects in memory.
@@ -49,15 +58,29 @@ impl WorkerParts {
         self
     }
 
-    /// A worker for the tenants that `filter` owns, which begins to send them their `KeyResume` events. Must be called on
+    /// The same with these settings for records that expire, which are handled in the name of this process.
+    pub fn with_expiry(self, expiry: ExpirySettings, process: ExpiryProcess) -> Self {
+        Self { expiry, process, ..self }
+    }
+
+    /// A worker for the tenants that `filter` owns, which begins to send them their `KeyResume` and `KeyExpiry` events. Must be called on
     /// a runtime that spawns local tasks.
     pub fn worker(&self, id: WorkerId, filter: WorkerFilter) -> Worker {
-        let Self { db, shared, state, builtins, limits } = self.clone();
+        let Self { db, shared, state, builtins, limits, expiry, process } = self.clone();
         let cache = WorkerCacheData::new(db.clone(), shared, Some(builtins.template()), limits.clone());
         let vms = WorkerVmManager::new(state, cache.clone(), limits.clone());
         let dispatcher = WorkerDispatcher::new(id, vms.clone(), cache.clone(), db.clone(), filter.clone(), limits);
         dispatcher.resume_keys();
-        Worker { dispatcher, vms, cache, db, filter }
+        let channel = KeyExpiryChannel::new(db.clone(), filter.clone(), &expiry);
+        let expiry = WorkerKeyExpiry::new(dispatcher.clone(), db.clone(), channel, process, expiry);
+        Worker { dispatcher, expiry, vms, cache, db, filter }
+    }
+}
+
+impl Worker {
+    /// The lines of the tenant's log, oldest first.
+    pub fn log_lines(&self, tenant: TenantId) -> Vec<LogLine> {
+        self.dispatcher.log_lines(tenant)
     }
 }
 
@@ -67,7 +90,44 @@ impl WorkerLike for Worker {
     }
 
     fn submit(&self, call: Call) {
-        self.dispatcher.submit(call);
+        match call {
+            Call::Stats { reply_to } => {
+                let (dispatchers, expiry) = (self.dispatcher.stats(), self.expiry.stats());
+                tokio::task::spawn_local(async move {
+                    reply_to.send(dispatchers.await.map(|stats| with_expiry(stats, expiry)));
+                });
+            }
+            Call::Drain { reply_to } => {
+                self.expiry.stop();
+                let (drained, finished) = (self.dispatcher.drain(), self.expiry.finished());
+                tokio::task::spawn_local(async move {
+                    let drained = drained.await;
+                    if tokio::time::timeout(EXPIRY_END_MAX, finished).await.is_err() {
+                        tracing::warn!("expired records were let go that the database did not hear of");
+                    }
+                    reply_to.send(drained);
+                });
+            }
+            Call::Kill { reply_to } => {
+                self.expiry.end();
+                self.dispatcher.submit(Call::Kill { reply_to });
+            }
+            other => self.dispatcher.submit(other),
+        }
+    }
+}
+
+fn with_expiry(stats: WorkerStats, expiry: ExpiryStats) -> WorkerStats {
+    let ExpiryStats { pending, in_hand, handled, unsubscribed, retries, dead, lateness } = expiry;
+    WorkerStats {
+        expiries_pending: pending,
+        expiries_in_hand: in_hand,
+        expiries_handled: handled,
+        expiries_unsubscribed: unsubscribed,
+        expiry_retries: retries,
+        expiries_dead: dead,
+        expiry_lateness: lateness,
+        ..stats
     }
 }
 
@@ -77,6 +137,7 @@ impl fmt::Debug for Worker {
             .field("id", &self.id())
             .field("filter", &self.filter)
             .field("db", &self.db)
+            .field("expiry", &self.expiry)
             .field("tenants_loaded", &self.cache.len())
             .field("vms", &self.vms.stats())
             .finish_non_exhaustive()

@@ -53,7 +53,9 @@ fn run_worker() -> Result<(), WorkerProcessError> {
         // Before any thread that it may be about.
         worker_vm::record_flights(parent.flight_log()).map_err(WorkerProcessError::FlightLog)?;
         let made_of: MadeOf = serde_json::from_str(parent.made_of()).map_err(WorkerProcessError::MadeOf)?;
-        let config = Config::from_settings(&made_of.settings).map_err(WorkerProcessError::Settings)?;
+        let mut config = Config::from_settings(&made_of.settings).map_err(WorkerProcessError::Settings)?;
+        // Each process has leases of its own, and has the same name after it was started again.
+        config.expiry_process = format!("{}/{}", config.expiry_process, parent.id());
         let logs = LogLines::default();
         crate::log::start_in_worker(EnvFilter::new(&config.log_filter), logs.clone());
         let builtins = engine::builtins(&config).map_err(WorkerProcessError::Settings)?;

@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-use crate::TenantId;
+use crate::{LatenessHistogram, TenantId};
 
 /// Counters since the worker started, and gauges of now. Those of a pool are the sums of its workers'.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,20 @@ pub struct WorkerStats {
     pub vm_memory_bytes: u64,
     /// Times a worker was started again after a panic, or as a new process.
     pub restarts: u64,
+    /// Records with an expiry that wait in memory now: due soon, or due and waiting for their turn.
+    pub expiries_pending: u64,
+    /// Records whose `KeyExpiry` is under way now.
+    pub expiries_in_hand: u64,
+    /// Records that were removed after their handlers had succeeded.
+    pub expiries_handled: u64,
+    /// Records that were removed when they expired though no template had subscribed.
+    pub expiries_unsubscribed: u64,
+    /// Attempts at `KeyExpiry` that failed and are made again.
+    pub expiry_retries: u64,
+    /// Records that became dead letters.
+    pub expiries_dead: u64,
+    /// From the expiry of a record to the first attempt.
+    pub expiry_lateness: LatenessHistogram,
     /// The tenants that have used the most CPU time, at most [`TENANTS_MAX`](Self::TENANTS_MAX), the greatest first.
     pub tenants: Vec<TenantUse>,
 }
@@ -88,6 +102,13 @@ impl AddAssign<&Self> for WorkerStats {
             vm_memory_bytes,
             restarts,
             tenants,
+            expiries_pending,
+            expiries_in_hand,
+            expiries_handled,
+            expiries_unsubscribed,
+            expiry_retries,
+            expiries_dead,
+            expiry_lateness,
         } = other;
         self.workers += workers;
         self.events += events;
@@ -107,5 +128,12 @@ impl AddAssign<&Self> for WorkerStats {
         self.restarts += restarts;
         self.tenants.extend_from_slice(tenants);
         self.sort_tenants();
+        self.expiries_pending += expiries_pending;
+        self.expiries_in_hand += expiries_in_hand;
+        self.expiries_handled += expiries_handled;
+        self.expiries_unsubscribed += expiries_unsubscribed;
+        self.expiry_retries += expiry_retries;
+        self.expiries_dead += expiries_dead;
+        self.expiry_lateness += expiry_lateness;
     }
 }

@@ -60,6 +60,7 @@ impl Sql {
                     .replace("::json)))", "))")
                     .replace("json_array_elements_text(", "json_each(")
                     .replace("::json", "")
+                    .replace(" FOR UPDATE SKIP LOCKED", "")
                     .replace(" FOR UPDATE", "")
             }),
         }

@@ -17,19 +17,24 @@ statements! {
         WHERE tenant_kind = $1 AND tenant_id = $2 AND key = $3 AND scopes_hash = $4";
     KV_BY_ID = "SELECT id, version, value_bytes, expires_at FROM kv_records
         WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3";
-    KV_VALUE = "SELECT value, resume FROM kv_records WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3";
+    KV_VALUE = "SELECT value FROM kv_records WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3";
     /// The exact record, if any, comes first; two rows without it are ambiguous.
     KV_TARGET = concat!("SELECT r.id, r.scopes_hash = $7 FROM ", matched_records!(), "
         WHERE ", matches!(), " AND s.key = $6 ORDER BY r.scopes_hash = $7 DESC, r.id LIMIT 2");
     KV_INSERT = "INSERT INTO kv_records (tenant_kind, tenant_id, id, key, scopes_hash, version, fixed_bytes, value_bytes,
-            created_at, last_updated_at, expires_at, resume, scopes, value)
-        VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $8, $9, $10, $11, $12)";
+            created_at, last_updated_at, expires_at, due_at, resume, scopes, value)
+        VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $8, $9, $9, $10, $11, $12)";
     KV_INSERT_SCOPES = "INSERT INTO kv_scopes (tenant_kind, tenant_id, scope, key, id, key_folded)
         SELECT $1, $2, value, $3, $4, $5 FROM json_array_elements_text($6::json)";
+    /// Whoever handles an expiry has lost the record, even if the new one is the same.
     KV_UPDATE = "UPDATE kv_records SET version = version + 1, value_bytes = $4, last_updated_at = $5, expires_at = $6,
-            resume = $7, value = $8
+            due_at = $6, lease_owner = NULL, fence = fence + 1, attempts = 0, resume = $7, value = $8
         WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3";
-    KV_SET_EXPIRY = "UPDATE kv_records SET expires_at = $4 WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3";
+    KV_UPDATE_VALUE = "UPDATE kv_records SET version = version + 1, value_bytes = $4, last_updated_at = $5, value = $6
+        WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3";
+    KV_SET_EXPIRY = "UPDATE kv_records SET expires_at = $4, due_at = $4, lease_owner = NULL, fence = fence + 1,
+            attempts = 0
+        WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3";
     KV_DELETE = "DELETE FROM kv_records WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3
         RETURNING key, scopes, fixed_bytes + value_bytes, expires_at";
     KV_DELETE_SCOPES = "DELETE FROM kv_scopes WHERE tenant_kind = $1 AND tenant_id = $2 AND key = $3 AND id = $4
@@ -54,11 +59,28 @@ impl From<ExistingRow> for Existing {
     }
 }
 
-/// The columns that every write of a value sets.
+/// What a write of a value sets.
 struct Written<'a> {
     value_json: &'a str,
-    expires_at: Option<i64>,
-    resume: bool,
+    rest: Rest,
+}
+
+/// What a write of a value does to the rest of the record.
+#[derive(Clone, Copy)]
+enum Rest {
+    /// It stays; a new record has neither expiry nor `resume`.
+    Keep,
+    /// It is written too.
+    Set { expires_at: Option<i64>, resume: bool },
+}
+
+impl Rest {
+    fn of_new(self) -> (Option<i64>, bool) {
+        match self {
+            Self::Keep => (None, false),
+            Self::Set { expires_at, resume } => (expires_at, resume),
+        }
+    }
 }
 
 impl WorkerDb {
@@ -94,20 +116,18 @@ impl WorkerDb {
         self.check_key(key)?;
         let (mut tx, usage) = self.begin_for(tenant).await?;
         let existing = exact(&mut tx, tenant, key, scopes).await?;
-        let (mut value, mut resume) = (0.0, false);
+        let mut value = 0.0;
         if let Some(existing) = &existing {
-            let held: Option<(String, bool)> = tx.fetch_optional(&KV_VALUE, &args![tenant; &existing.id]).await?;
-            let (json, held_resume) = held.unwrap_or_default();
+            let held: Option<(String,)> = tx.fetch_optional(&KV_VALUE, &args![tenant; &existing.id]).await?;
+            let (json,) = held.unwrap_or_default();
             value = serde_json::from_str(&json).map_err(|_| DbError::invalid("value", "is not a number"))?;
-            resume = held_resume;
         }
         let sum: f64 = value + by;
         if !sum.is_finite() {
             return Err(DbError::invalid("by", "makes a sum that is not finite"));
         }
         let value_json = number_json(sum);
-        let expires_at = existing.as_ref().and_then(|existing| existing.expires_at);
-        let written = Written { value_json: &value_json, expires_at, resume };
+        let written = Written { value_json: &value_json, rest: Rest::Keep };
         self.put(tx, usage, tenant, existing, key, scopes, written).await?;
         Ok(sum)
     }
@@ -150,9 +170,9 @@ impl WorkerDb {
         let written = self.check_written(value_json, expires_at, resume)?;
         let (mut tx, usage) = self.begin_for(tenant).await?;
         let existing = by_id(&mut tx, tenant, id).await?.ok_or_else(|| DbError::NotFound(format!("record `{id}`")))?;
-        let expiry = (existing.expires_at, written.expires_at);
+        let (before, rest) = (existing.expires_at, written.rest);
         let done = self.overwrite(&mut tx, usage, tenant, existing, written).await?;
-        self.commit(tx, expiry_change(tenant, &done.id, expiry)).await?;
+        self.commit(tx, rest_change(tenant, &done.id, before, rest)).await?;
         Ok(done)
     }
 
@@ -196,7 +216,7 @@ impl WorkerDb {
                 value_bytes_max as u64,
             ));
         }
-        Ok(Written { value_json, expires_at: self.check_expiry(expires_at)?, resume })
+        Ok(Written { value_json, rest: Rest::Set { expires_at: self.check_expiry(expires_at)?, resume } })
     }
 
     /// The expiry as it is stored: rounded up, so that nothing fires early.
@@ -224,12 +244,12 @@ impl WorkerDb {
         scopes: &Scopes,
         written: Written<'_>,
     ) -> Result<KvSetResult, DbError> {
-        let expiry = (existing.as_ref().and_then(|existing| existing.expires_at), written.expires_at);
+        let (before, rest) = (existing.as_ref().and_then(|existing| existing.expires_at), written.rest);
         let done = match existing {
             Some(existing) => self.overwrite(&mut tx, usage, tenant, existing, written).await?,
             None => self.insert(&mut tx, usage, tenant, key, scopes, written).await?,
         };
-        self.commit(tx, expiry_change(tenant, &done.id, expiry)).await?;
+        self.commit(tx, rest_change(tenant, &done.id, before, rest)).await?;
         Ok(done)
     }
 
@@ -244,10 +264,16 @@ impl WorkerDb {
         let value_bytes = written.value_json.len() as i64;
         self.use_up(tx, tenant, usage, 0, value_bytes - existing.value_bytes).await?;
         let now = self.now().as_microsecond();
-        let args = args![
-            tenant; &existing.id, value_bytes, now, written.expires_at, written.resume, written.value_json
-        ];
-        tx.execute(&KV_UPDATE, &args).await?;
+        match written.rest {
+            Rest::Keep => {
+                let args = args![tenant; &existing.id, value_bytes, now, written.value_json];
+                tx.execute(&KV_UPDATE_VALUE, &args).await?;
+            }
+            Rest::Set { expires_at, resume } => {
+                let args = args![tenant; &existing.id, value_bytes, now, expires_at, resume, written.value_json];
+                tx.execute(&KV_UPDATE, &args).await?;
+            }
+        }
         Ok(KvSetResult { existed: true, id: existing.id, version: existing.version.cast_unsigned() + 1 })
     }
 
@@ -265,9 +291,10 @@ impl WorkerDb {
         self.use_up(tx, tenant, usage, 1, fixed_bytes + value_bytes).await?;
         let id = Alphanumeric.sample_string(&mut rand::rng(), Self::ID_CHARS);
         let now = self.now().as_microsecond();
+        let (expires_at, resume) = written.rest.of_new();
         let args = args![
-            tenant; &id, key, scopes.hash(), fixed_bytes, value_bytes, now, written.expires_at, written.resume,
-            scopes.json(), written.value_json
+            tenant; &id, key, scopes.hash(), fixed_bytes, value_bytes, now, expires_at, resume, scopes.json(),
+            written.value_json
         ];
         tx.execute(&KV_INSERT, &args).await?;
         tx.execute(&KV_INSERT_SCOPES, &args![tenant; key, &id, &fold(key), scopes.json()]).await?;
@@ -298,6 +325,13 @@ impl WorkerDb {
         self.use_up(&mut tx, tenant, usage, -1, -bytes).await?;
         self.commit(tx, expiry_change(tenant, id, (expires_at, None))).await?;
         Ok(true)
+    }
+}
+
+fn rest_change(tenant: TenantId, id: &str, before: Option<i64>, rest: Rest) -> Vec<Change> {
+    match rest {
+        Rest::Keep => Vec::new(),
+        Rest::Set { expires_at, .. } => expiry_change(tenant, id, (before, expires_at)),
     }
 }
 

@@ -9,6 +9,8 @@ mod kv_read;
 mod kv_write;
 mod pattern;
 
+mod expiry;
+
 mod shop;
 mod templates;
 
@@ -26,6 +28,7 @@ mod migrations;
 pub use change::Change;
 pub use connection::Backend;
 pub use error::DbError;
+pub use expiry::{Attempt, ClaimedRecord, DeadLetter, DueRecord, ExpirySession, PendingExpiry};
 pub use kv::{KvCasResult, KvFindPage, KvPage, KvRecord, KvSet, KvSetResult, ResumeRecord};
 pub use quarantine::Quarantined;
 pub use scopes::Scopes;
@@ -43,6 +46,7 @@ pub fn statements(backend: Backend) -> impl Iterator<Item = (&'static str, &'sta
         worker_db::STATEMENTS,
         kv_read::STATEMENTS,
         kv_write::STATEMENTS,
+        expiry::STATEMENTS,
         templates::STATEMENTS,
         shop::STATEMENTS,
         quarantine::STATEMENTS,

@@ -18,6 +18,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../migrations/postgres/0001_start.sql"),
     ),
     (
+        2,
+        "expiry",
+        include_str!("../migrations/sqlite/0002_expiry.sql"),
+        include_str!("../migrations/postgres/0002_expiry.sql"),
+    ),
+    (
         3,
         "quarantine",
         include_str!("../migrations/sqlite/0003_quarantine.sql"),

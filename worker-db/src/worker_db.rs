@@ -48,9 +48,16 @@ impl<F: Fn() -> Timestamp + Send + Sync + 'static> From<F> for DbClock {
     }
 }
 
+impl DbClock {
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
 impl fmt::Debug for DbClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("DbClock").field(&(self.0)()).finish()
+        f.debug_tuple("DbClock").field(&self.now()).finish()
     }
 }
 
@@ -144,12 +151,17 @@ impl WorkerDb {
         done.await
     }
 
+    /// Where the time that expiries are compared with comes from.
+    pub fn clock(&self) -> &DbClock {
+        &self.0.config.clock
+    }
+
     pub(crate) fn pools(&self) -> &Pools {
         &self.0.pools
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        (self.0.config.clock.0)()
+        self.0.config.clock.now()
     }
 
     /// Begins a transaction in which no other one writes for the tenant: all checks made in it hold until its commit.

@@ -121,6 +121,11 @@ impl WorkerDispatcher {
         self.0.0.load_resumable();
     }
 
+    /// Puts an error into the tenant's log that is no template's, but of the event.
+    pub fn report(&self, tenant: TenantId, event: &EventName, text: &str) {
+        self.0.0.vms.log(tenant, LogKind::Error, None, Some(event.clone()), text);
+    }
+
     /// The lines of the tenant's log, oldest first.
     pub fn log_lines(&self, tenant: TenantId) -> Vec<LogLine> {
         self.0.0.vms.log_lines(tenant)
@@ -369,9 +374,8 @@ impl Inner {
             vms_broken: vms.broken,
             vms_live: vms.live,
             vm_memory_bytes: vms.memory_bytes,
-            restarts: 0,
-            events_lost: 0,
             tenants: self.vms.greatest_users(WorkerStats::TENANTS_MAX),
+            ..WorkerStats::default()
         }
     }
 }

@@ -33,6 +33,10 @@ impl Harness {
     }
 
     pub(super) fn over(database_url: &str, limits: Limits) -> Result<Self, CommandError> {
+        Self::over_with(database_url, limits, DbConfig::default())
+    }
+
+    pub(super) fn over_with(database_url: &str, limits: Limits, db: DbConfig) -> Result<Self, CommandError> {
         // As worker-pool makes it for a worker's thread.
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -40,10 +44,14 @@ impl Harness {
             .global_queue_interval(4)
             .build_local(LocalOptions::default())
             .map_err(CommandError::Runtime)?;
-        let db = runtime.block_on(WorkerDb::connect(database_url, DbConfig::default()))?;
+        let db = runtime.block_on(WorkerDb::connect(database_url, db))?;
         let rules = RatelimitRules::default();
         let parts = WorkerParts::new(db.clone(), Builtins::embedded(), limits, rules, Config::default().links);
         Ok(Self { parts, db, runtime })
+    }
+
+    pub(super) fn db(&self) -> WorkerDb {
+        self.db.clone()
     }
 
     pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
@@ -70,7 +78,12 @@ impl Harness {
 
     /// A worker in this thread.
     pub(super) fn worker(&self) -> Worker {
-        self.block_on(async { self.parts.worker(WorkerId::new(0), WorkerFilter::all()) })
+        self.block_on(async { self.worker_here() })
+    }
+
+    /// The same, from code that runs here.
+    pub(super) fn worker_here(&self) -> Worker {
+        self.parts.worker(WorkerId::new(0), WorkerFilter::all())
     }
 
     /// A worker in a thread of its own.

@@ -30,7 +30,9 @@ pub(super) fn scripts(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
     for (number, script) in SCRIPTS.iter().enumerate() {
         harness.install(OTHERS + number..OTHERS + number + 1, &script.entry())?;
         let [p99, slowest] = one(&harness, OTHERS + number, script, effort, &mut rows)?;
-        rows.push(BenchRow::alone("hostile", "  neighbours' p99", Unit::Milliseconds, p99).with_bar(Bar::Measured(10.0)));
+        rows.push(
+            BenchRow::alone("hostile", "  neighbours' p99", Unit::Milliseconds, p99).with_bar(Bar::Measured(10.0)),
+        );
         rows.push(
             BenchRow::alone("hostile", "  the slowest", Unit::Milliseconds, slowest).with_bar(Bar::Measured(100.0)),
         );
@@ -40,7 +42,9 @@ pub(super) fn scripts(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
     let kilobytes = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64 / 1e3).ok_or(BenchError::NoMemoryFigures);
     let (before, after) = (kilobytes(before)?, kilobytes(resident_memory_bytes())?);
     let row = BenchRow::alone("hostile", "memory of the process after all of them", Unit::Kilobytes, after);
-    rows.push(BenchRow { ratio: Some(after / before), ..row.beside("after the first", before) }.with_bar(Bar::Ratio(1.1)));
+    rows.push(
+        BenchRow { ratio: Some(after / before), ..row.beside("after the first", before) }.with_bar(Bar::Ratio(1.1)),
+    );
     Ok(rows)
 }
 

@@ -10,6 +10,8 @@ mod allocations;
 mod cache;
 mod cancellation;
 mod concurrency;
+mod expiry;
+mod expiry_model;
 mod isolation;
 mod kv;
 mod plans;

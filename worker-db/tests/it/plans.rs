@@ -12,8 +12,14 @@ use crate::store::Store;
 /// 2 000 tenants with ten records of two scopes and ten templates each; every hundredth record is resumed.
 const FILL: &str = "
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
-    INSERT INTO kv_records SELECT 0, i % 2000, 'id' || i, 'key' || i, CAST('h' || i AS BYTES), 1, 1, 1, i, i, i, i % 100 = 0, '[]', '1'
-    FROM n;
+    INSERT INTO kv_records (tenant_kind, tenant_id, id, key, scopes_hash, version, fixed_bytes, value_bytes, created_at,
+            last_updated_at, expires_at, due_at, lease_owner, resume, scopes, value)
+        SELECT 0, i % 2000, 'id' || i, 'key' || i, CAST('h' || i AS BYTES), 1, 1, 1, i, i, i, i,
+            CASE WHEN i % 100 = 0 THEN i END, i % 100 = 0, '[]', '1'
+        FROM n;
+    INSERT INTO kv_dead SELECT tenant_kind, tenant_id, id, key, scopes_hash, 1, 1, 1, 1, 1, 1, 1, 1, resume, 1, '', '[]', '1'
+        FROM kv_records;
+    INSERT INTO expiry_owners SELECT key, 0, created_at FROM kv_records;
     INSERT INTO kv_scopes SELECT 0, tenant_id, 'a', key, id, key FROM kv_records;
     INSERT INTO kv_scopes SELECT 0, tenant_id, 'b', key, id, key FROM kv_records;
     INSERT INTO tenant_usage SELECT DISTINCT tenant_kind, tenant_id, 0, 0 FROM kv_records;

@@ -1,0 +1,72 @@
+//! What bounds expiry.
+
+use std::time::Duration;
+
+/// How records that expire are handled, by each worker.
+#[derive(Clone, Debug)]
+pub struct ExpirySettings {
+    /// How long a record is nobody else's after it was claimed, unless that is renewed.
+    pub lease: Duration,
+    /// Attempts before a record becomes a dead letter.
+    pub attempts_max: u32,
+    /// Between the first attempt and the second.
+    pub backoff_first: Duration,
+    /// How often each such wait fits into the next one.
+    pub backoff_factor: u32,
+    /// The longest such wait.
+    pub backoff_max: Duration,
+    /// Between two looks for what other processes wrote.
+    pub poll: Duration,
+    /// Records in memory that are due soon.
+    pub window_max: usize,
+    /// Of those, records of one tenant.
+    pub tenant_window_max: usize,
+    /// Records that are claimed and not yet done with.
+    pub in_hand_max: usize,
+    /// Of those, records of one tenant.
+    pub tenant_in_hand_max: usize,
+    /// Handlers of one tenant that run at once for its records.
+    pub tenant_handlers_max: usize,
+}
+
+impl Default for ExpirySettings {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(15),
+            attempts_max: 5,
+            backoff_first: Duration::from_secs(2),
+            backoff_factor: 4,
+            backoff_max: Duration::from_secs(600),
+            poll: Duration::from_secs(1),
+            window_max: 65_536,
+            tenant_window_max: 512,
+            in_hand_max: 1_024,
+            tenant_in_hand_max: 256,
+            tenant_handlers_max: 32,
+        }
+    }
+}
+
+impl ExpirySettings {
+    /// How long to wait after so many failed attempts. `luck` from 0 to 1 spreads records that failed together over half
+    /// to one and a half times the wait.
+    pub(crate) fn backoff(&self, attempts: u32, luck: f64) -> Duration {
+        let factor = self.backoff_factor.max(1).saturating_pow(attempts.saturating_sub(1));
+        let wait = self.backoff_first.saturating_mul(factor).min(self.backoff_max);
+        wait.mul_f64(0.5 + luck.clamp(0.0, 1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_up_to_their_bound_and_are_spread() {
+        let settings = ExpirySettings::default();
+        let waits: Vec<_> = (1..=4).map(|n| settings.backoff(n, 0.5).as_secs()).collect();
+        assert_eq!(waits, [2, 8, 32, 128]);
+        assert_eq!(settings.backoff(u32::MAX, 0.5), settings.backoff_max);
+        assert!(settings.backoff(1, 0.0) < settings.backoff(1, 1.0));
+    }
+}
