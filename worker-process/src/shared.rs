@@ -36,6 +36,8 @@ struct State {
     last_id: u64,
     /// Whether events go out.
     is_open: bool,
+    /// Whether they wait for the next process.
+    is_held: bool,
     ending: Option<Ending>,
 }
 
@@ -113,8 +115,22 @@ impl Shared {
     }
 
     /// Events may go out from now on, or not.
+    /// A new process is there: it may get events once its stream is open.
+    pub(crate) fn begin(&self) {
+        self.state.lock().is_held = false;
+    }
+
+    /// From now on events wait for the next process, also if this one's stream opens only now.
+    pub(crate) fn hold(&self) {
+        let state = &mut *self.state.lock();
+        (state.is_held, state.is_open) = (true, false);
+    }
+
     pub(crate) fn open(&self) {
-        self.state.lock().is_open = true;
+        {
+            let state = &mut *self.state.lock();
+            state.is_open = !state.is_held;
+        }
         self.outgoing.wake();
     }
 

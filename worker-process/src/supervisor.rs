@@ -233,6 +233,7 @@ impl Supervisor {
     /// Serves the process until its end.
     async fn attend(&mut self, child: &mut Child) -> End {
         let comm = child.comm.clone();
+        self.shared.begin();
         let mut pump = Abort(tokio::spawn(pump(Arc::clone(&self.shared), comm.clone())));
         let mut heart = Abort(tokio::spawn(heartbeats(
             comm.clone(),
@@ -452,7 +453,7 @@ async fn drain(shared: Arc<Shared>, comm: impl WorkerProcessComm, patience: Dura
 
 /// The same, but what waits is for the next process.
 async fn hold_and_drain(shared: Arc<Shared>, comm: impl WorkerProcessComm, patience: Duration) {
-    shared.close();
+    shared.hold();
     let _ = timeout(patience, finish_in_flight(&shared, &comm)).await;
 }
 

@@ -118,6 +118,6 @@ fn the_record_stays_as_it_is() {
         h.dispatcher.resume_keys();
         assert_eq!(until_lines(&h, TENANT, 1).await, ["KeyResume"]);
         assert_eq!(h.db.resume_records(TENANT).await.unwrap().len(), before.len());
-        assert_eq!(value(h.send(TENANT, crate::harness::named("GetSettings", "{}"))).await, Value::Integer(1));
+        assert_eq!(value(h.send(TENANT, crate::harness::named("ExecuteSetting", "{}"))).await, Value::Integer(1));
     });
 }
