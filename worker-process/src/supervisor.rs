@@ -343,8 +343,8 @@ impl Supervisor {
                 self.calls.spawn(async move {
                     reply_to.send(ask(call, patience).await.and_then(|response| match response {
                         Response::Stats(mut stats) => {
-                            stats += &WorkerStats { workers: 0, ..own };
-                            Ok(stats)
+                            *stats += &WorkerStats { workers: 0, ..own };
+                            Ok(*stats)
                         }
                         _ => Err(odd_answer()),
                     }));

@@ -321,7 +321,7 @@ impl<W: WorkerLike + Send + Sync + 'static> WorkerProcess<W> {
             // To have figures, the engine must get to them.
             Request::Health => done(self.worker.stats().await.map(drop)),
             Request::Stats => match self.worker.stats().await {
-                Ok(stats) => Response::Stats(stats),
+                Ok(stats) => Response::Stats(Box::new(stats)),
                 Err(error) => Response::Refused(WireError::from(&error)),
             },
             Request::Logs => Response::Lines(self.logs.all()),

@@ -31,6 +31,7 @@ pub(super) fn sqlite(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
 }
 
 /// On a PostgreSQL server, if one is named.
+#[expect(clippy::disallowed_methods, reason = "this is the crate that reads the environment")]
 pub(super) fn postgres(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
     match std::env::var(POSTGRES) {
         Ok(url) => measure("expiry-postgres", &url, effort),

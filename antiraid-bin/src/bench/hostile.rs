@@ -81,7 +81,7 @@ fn one(
         })
     })?;
     let took = start.elapsed().as_secs_f64() * 1e3;
-    rows.push(BenchRow::alone("hostile", &format!("{}: {ended}", script.name), Unit::Milliseconds, took));
+    rows.push(BenchRow::alone("hostile", format!("{}: {ended}", script.name), Unit::Milliseconds, took));
     harness.block_on(worker.kill()).map_err(BenchError::Worker)?;
     Ok([latencies.value_at_quantile(0.99) as f64 / 1e6, latencies.max() as f64 / 1e6])
 }

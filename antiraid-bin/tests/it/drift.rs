@@ -325,6 +325,13 @@ fn registered(text: &str) -> Names {
     for call in [".method(c\"", ".yielding(c\"", ".working(c\""] {
         names.extend(quoted_before(text, call, ","));
     }
+    // Methods that are pushed as one piece have their names in a list.
+    if let Some((_, list)) = text.split_once(".pushed([") {
+        let list = list.split_once(']').map_or("", |(list, _)| list);
+        names.extend(list.split(',').filter_map(|name| Some(name.strip_prefix("c\"")?.strip_suffix('"')?.to_owned())));
+    }
+    // Functions that are called with a dot are set on the class one by one.
+    names.extend(quoted_before(text, "set_field(l,-2,c\"", ")"));
     if text.contains("fnfield(") {
         let field = block(text, "fnfield(");
         names.extend(quoted_before(field, "\"", "=>"));

@@ -428,7 +428,7 @@ async fn limits_accept_n_and_refuse_n_plus_1(store: &Store) {
     make(&["12345678"]).unwrap();
     assert!(matches!(make(&["a", "b", "c", "d"]), Err(DbError::TooLarge { max: 3, .. })));
     assert!(matches!(make(&["123456789"]), Err(DbError::TooLarge { max: 8, .. })));
-    assert!(matches!(make(&["a", ""]), Err(DbError::InvalidArgument { field: "scopes", .. })));
+    assert!(matches!(make(&["a", ""]), Err(DbError::TooLarge { .. })));
     assert!(matches!(make(&["a\0"]), Err(DbError::InvalidArgument { field: "scopes", .. })));
 }
 

@@ -41,7 +41,7 @@ pub enum Response {
     /// It is done.
     Done,
     /// Figures.
-    Stats(WorkerStats),
+    Stats(Box<WorkerStats>),
     /// Lines of a log, oldest first.
     Lines(Vec<String>),
     /// It was not done.
