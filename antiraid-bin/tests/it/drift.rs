@@ -39,7 +39,7 @@ const PLUGINS_AWAITED: [&str; 1] = ["Discord"];
 
 /// Each native type of worker-vm, by its Rust name, with the type that describes it. A `DataStores` and a `DataStore` are
 /// asked at run time.
-const CLASSES: [(&str, &str, &str); 20] = [
+const CLASSES: [(&str, &str, &str); 19] = [
     ("Blob", "@antiraid-core/blob", "Blob"),
     ("TarArchive", "@antiraid/datamgmt", "TarArchive"),
     ("Chunk", "@antiraid/luau", "Chunk"),
@@ -47,7 +47,6 @@ const CLASSES: [(&str, &str, &str); 20] = [
     ("Regex", "@lune/regex", "Regex"),
     ("RegexMatch", "@lune/regex", "RegexMatch"),
     ("RegexCaptures", "@lune/regex", "RegexCaptures"),
-    ("HttpClient", "@antiraid-core/plugins/httpclient", "Plugin"),
     ("Headers", "@antiraid-core/plugins/httpclient", "Headers"),
     ("Url", "@antiraid-core/plugins/httpclient", "Url"),
     ("Request", "@antiraid-core/plugins/httpclient", "Request"),
@@ -63,7 +62,7 @@ const CLASSES: [(&str, &str, &str); 20] = [
 ];
 
 /// Those that iteration shows.
-const CLASSES_ITERATED: [&str; 2] = ["DataStores", "DataStore"];
+const CLASSES_ITERATED: [&str; 3] = ["DataStores", "DataStore", "HttpClient"];
 
 /// Those that only specs meet, in place of what a template has.
 const CLASSES_OF_SPECS: [&str; 1] = ["DiscordRecorder"];
@@ -125,6 +124,7 @@ end
 for _, name in {{ {} }} do
     seen.plugins[name] = pcall(function() return ctx[name] end)
 end
+seen.http = names(ctx.HTTPClient)
 for name in ctx.DataStores do
     seen.stores[name] = names(ctx.DataStores[name])
 end
@@ -212,6 +212,7 @@ fn plugins_and_stores() {
         assert_ne!(is_there, is_awaited, "{plugin}: PLUGINS_AWAITED has those that are not there yet");
         assert!(!members(&type_file(&format!("@antiraid-core/plugins/{file}")), "Plugin").is_empty());
     }
+    assert_eq!(names(&seen["http"]), members(&type_file("@antiraid-core/plugins/httpclient"), "Plugin"));
     let text = type_file("@antiraid-core/plugins/datastores");
     let stores = seen["stores"].as_object().unwrap();
     let mut described = members(&text, "Plugin");
@@ -330,8 +331,6 @@ fn registered(text: &str) -> Names {
         let list = list.split_once(']').map_or("", |(list, _)| list);
         names.extend(list.split(',').filter_map(|name| Some(name.strip_prefix("c\"")?.strip_suffix('"')?.to_owned())));
     }
-    // Functions that are called with a dot are set on the class one by one.
-    names.extend(quoted_before(text, "set_field(l,-2,c\"", ")"));
     if text.contains("fnfield(") {
         let field = block(text, "fnfield(");
         names.extend(quoted_before(field, "\"", "=>"));

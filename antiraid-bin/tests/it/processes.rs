@@ -205,7 +205,8 @@ fn who_brings_its_worker_down_is_paused_alone_listed_and_released() {
     let antiraid = with_echo();
     let server = Server::start(&antiraid, &["--topology", "process:1"]);
     let mut before = None;
-    for _ in 0..3 {
+    // The signal may come between two slices, when nobody's code runs and nobody is to blame; three that do not are enough.
+    for deaths in 1.. {
         let pid = server.pid(0, before);
         before = Some(pid);
         std::thread::scope(|scope| {
@@ -224,6 +225,10 @@ fn who_brings_its_worker_down_is_paused_alone_listed_and_released() {
             assert_eq!(hog.join().unwrap()["retryable"], true);
         });
         assert_eq!(server.post(&message(2, "well"))["value"], "well");
+        if deaths >= 3 && server.post(&message(1, "am I there?"))["value"].is_null() {
+            break;
+        }
+        assert!(deaths < 12, "the worker died {deaths} times");
     }
     let refused = server.post(&message(1, "am I there?"));
     assert_eq!(refused["refused"], "tenant limited", "{refused}");
