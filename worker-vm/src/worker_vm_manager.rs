@@ -15,7 +15,7 @@ use worker_db::{Subscribers, WorkerCacheData};
 use crate::error::VmError;
 use crate::luau::compile;
 use crate::luau::ffi;
-use crate::luau::json::Json;
+use crate::luau::json::{Json, JsonError};
 use crate::runtime::dispatches::{RunHandle, RunOutcome, Started};
 use crate::runtime::environment::Environment;
 use crate::runtime::metered::metered;
@@ -173,7 +173,10 @@ impl WorkerVmManager {
         let data = match Json::parse(event.data()) {
             Ok(data) => data,
             Err(error) => {
-                let error = TemplateError::new(format!("invalid_argument: event data is not JSON: {error}"));
+                let error = TemplateError::new(match error {
+                    JsonError::TooDeep => "too_large: depth".to_owned(),
+                    JsonError::Syntax(error) => format!("invalid_argument: event data is not JSON: {error}"),
+                });
                 let failed = |template: &Arc<Template>| (template.name.clone(), Run::Done(Err(error.clone())));
                 return Ok(Some(subscribers.templates().map(failed).collect()));
             }

@@ -574,6 +574,9 @@ fn an_event_that_is_too_deep_is_refused_and_not_cut() {
         assert_eq!(h.run(TENANT, &nested(99)).await.remove(0).1, Ok(Value::from(99)));
         let error = h.run(TENANT, &nested(100)).await.remove(0).1.unwrap_err();
         assert_eq!(&*error.text, "too_large: depth");
+        // So deep that the parser would use up the stack.
+        let error = h.run(TENANT, &nested(1_000_000)).await.remove(0).1.unwrap_err();
+        assert_eq!(&*error.text, "too_large: depth");
         assert_eq!(h.run(TENANT, &nested(1)).await.remove(0).1, Ok(Value::from(1)));
     });
 }

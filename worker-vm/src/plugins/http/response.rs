@@ -12,7 +12,7 @@ use super::sender::{Answer, Body};
 use super::url::{Address, Url};
 use crate::error::ApiError;
 use crate::luau::class::{Class, ClassBuilder, Object, tags};
-use crate::luau::json::{Json, PlainNames};
+use crate::luau::json::{self, Json, PlainNames};
 use crate::luau::lua_State;
 use crate::luau::native::Call;
 use crate::luau::stack::{Push, PushBox, push_bytes};
@@ -28,9 +28,6 @@ const PARSE_INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// What a value of JSON takes, parsed, at the most.
 const JSON_ELEMENT_BYTES: usize = 40;
-
-/// Levels of JSON that are read. The parser calls itself for each: a few thousand end the process.
-const JSON_DEPTH_MAX: usize = 100;
 
 /// A template's answer.
 pub(super) struct Response {
@@ -127,8 +124,8 @@ fn json(call: &Call) -> Result<impl Future<Output = Result<Counted<Tables>, ApiE
         if bytes.len() > max {
             return Err(ApiError::too_large(format_args!("body (at most {max} bytes of JSON)")));
         }
-        if depth(&bytes) > JSON_DEPTH_MAX {
-            return Err(ApiError::too_large(format_args!("body (at most {JSON_DEPTH_MAX} levels of JSON)")));
+        if json::depth(&bytes) > json::DEPTH_MAX {
+            return Err(ApiError::too_large(format_args!("body (at most {} levels of JSON)", json::DEPTH_MAX)));
         }
         let elements = bytes.iter().filter(|&&byte| matches!(byte, b',' | b':' | b'[' | b'{')).count() + 1;
         let held = Held::new(vm, bytes.len() + elements * JSON_ELEMENT_BYTES).ok_or_else(|| no_room(bytes.len()))?;
@@ -140,29 +137,6 @@ fn json(call: &Call) -> Result<impl Future<Output = Result<Counted<Tables>, ApiE
         let value = parsed.map_err(|error| ApiError::invalid_value(format_args!("body (no JSON: {error:.200})")))?;
         Ok(Counted { value: Tables(value), held })
     })
-}
-
-/// The deepest level of JSON, as far as it is JSON.
-fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut bytes) = (0_usize, 0, json.iter());
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'[' | b'{' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => loop {
-                match bytes.next() {
-                    Some(b'\\') => drop(bytes.next()),
-                    Some(b'"') | None => break,
-                    Some(_) => {}
-                }
-            },
-            _ => {}
-        }
-    }
-    deepest
 }
 
 impl Class for Response {
@@ -192,28 +166,5 @@ impl Class for Response {
                 BlobBytes::new(vm, bytes)
             })
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::depth;
-
-    #[test]
-    fn levels_of_json() {
-        for (json, levels) in [
-            ("", 0),
-            ("1", 0),
-            ("[]", 1),
-            ("[[],{}]", 2),
-            (r#"{"a":[{"b":1}]}"#, 3),
-            (r#"["[[[", "\"[[", "\\"]"#, 1),
-            (r#"["\\",["\\\"["]]"#, 2),
-            ("]]]][", 1),
-            (r#"["unfinished [["#, 1),
-            ("[\"\\", 1),
-        ] {
-            assert_eq!(depth(json.as_bytes()), levels, "{json}");
-        }
     }
 }
