@@ -76,6 +76,8 @@ pub const MEASUREMENTS: &[Measurement] = &[
     Measurement { name: "expiry-sqlite", run: expiry::sqlite },
     Measurement { name: "expiry-postgres", run: expiry::postgres },
     Measurement { name: "replay", run: recorded::replay },
+    // After all others: from then on, threads of this process record.
+    Measurement { name: "process-recorder", run: process::recorder },
 ];
 
 impl Measurement {

@@ -14,7 +14,7 @@ use worker_core::{
 use worker_db::WorkerDb;
 use worker_expiry::ExpiryProcess;
 use worker_pool::{Poolable, QueueSizes, WorkerPool, WorkerPoolConfig, WorkerThread, WorkerThreadConfig};
-use worker_process::{Program, Quarantine, Timeouts, WorkerProcessConfig, WorkerProcessHandle};
+use worker_process::{Evidence, Program, Quarantine, Timeouts, WorkerProcessConfig, WorkerProcessHandle};
 use worker_vm::{HttpConfig, ObjectsConfig, Services, ServicesConfig};
 
 use crate::config::Config;
@@ -56,25 +56,29 @@ pub async fn start(
     services: Services,
     waiting_max: NonZeroUsize,
 ) -> Result<Workers, WorkerError> {
-    let worker = threads(config, db, builtins, services, waiting_max);
+    let worker = threads(config, db, builtins, services, waiting_max, Vec::new());
     let pool = WorkerPoolConfig { workers: config.workers, worker };
     WorkerPool::start(WorkerId::new(0), WorkerFilter::all(), Routing::default(), &pool).await
 }
 
-/// Worker threads over one database.
+/// Worker threads over one database. The tenants that are paused find in their logs why.
 pub fn threads(
     config: &Config,
     db: &WorkerDb,
     builtins: Builtins,
     services: Services,
     waiting_max: NonZeroUsize,
+    paused: Vec<Evidence>,
 ) -> WorkerThreadConfig {
     let rules = RatelimitRules::default();
     let parts = WorkerParts::new(db.clone(), builtins, config.limits.clone(), rules, config.links.clone())
         .with_services(services)
         .with_expiry(config.expiry.clone(), ExpiryProcess::new(&config.expiry_process));
     WorkerThreadConfig::new(move |id: WorkerId, filter: WorkerFilter| {
+        let kept_apart = |evidence: &&Evidence| filter.keeps_apart(evidence.tenant);
+        let paused: Vec<_> = paused.iter().filter(kept_apart).cloned().collect();
         let worker = parts.worker(id, filter);
+        paused.iter().for_each(|evidence| worker.report_quarantine(evidence));
         async move { Ok(worker) }
     })
     .with_queues(queues(waiting_max))
@@ -200,7 +204,11 @@ pub fn processes(
         .with_queues(queues(waiting_max))
         .with_in_flight_max(waiting_max.get().max(4_096))
         .with_timeouts(Timeouts { answer, ..Timeouts::default() })
-        .with_quarantine(quarantine))
+        .with_quarantine(quarantine)
+        .with_before_start(|| {
+            // Where the system cannot do it, neighbours of a worker that starts wait a little longer.
+            let _ = worker_vm::give_way();
+        }))
 }
 
 /// Workers of any topology.

@@ -74,6 +74,7 @@ struct Served {
 pub async fn run(args: RunArgs, config: &Config, output: &mut Output) -> Result<Outcome, CommandError> {
     // Before anything is started, or a signal would end it without a word.
     let mut terminate = signal(SignalKind::terminate())?;
+    store::survive_file_limits()?;
     if !args.listen.ip().is_loopback() {
         return Err(CommandError::Usage(
             "--listen takes an address of this host only: whoever reaches it may send events",

@@ -1,5 +1,6 @@
 //! The database as commands use it.
 
+use tokio::signal::unix::SignalKind;
 use worker_core::{Limits, TenantId};
 use worker_db::{DbConfig, DbError, NewTemplate, WorkerDb};
 
@@ -51,4 +52,11 @@ fn new_template(template: &FolderTemplate) -> NewTemplate {
         compat: template.compat,
         paused: template.paused,
     }
+}
+
+/// A file that may not grow any more (`ulimit -f`) is an error of the write, as a full disk is: the signal that comes with
+/// it would end the process. To be called in a runtime.
+pub fn survive_file_limits() -> std::io::Result<()> {
+    // Its handler stays when this is dropped.
+    tokio::signal::unix::signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
 }

@@ -1,16 +1,18 @@
 //! `antiraid top`: a live view of a running `antiraid run`.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use ratatui::Frame;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Style, Stylize};
+use ratatui::text::{Line, Text};
 use ratatui::widgets::{Block, Paragraph, Row, Table};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use worker_core::TenantUse;
 
 use crate::cli::{CommandError, Outcome, TopArgs, chain};
 use crate::run_command::Snapshot;
@@ -30,6 +32,15 @@ pub struct View {
     now: Snapshot,
     before: Snapshot,
     trouble: Option<String>,
+    order: TenantOrder,
+}
+
+/// Which tenants come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum TenantOrder {
+    #[default]
+    Cpu,
+    Memory,
 }
 
 impl View {
@@ -44,19 +55,31 @@ impl View {
         }
     }
 
+    /// What a key does. Whether to go on.
+    pub fn press(&mut self, key: KeyEvent) -> bool {
+        match key.code {
+            KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return false,
+            KeyCode::Char('q') | KeyCode::Esc => return false,
+            KeyCode::Char('c') => self.order = TenantOrder::Cpu,
+            KeyCode::Char('m') => self.order = TenantOrder::Memory,
+            _ => {}
+        }
+        true
+    }
+
     /// Draws it.
     pub fn draw(&self, frame: &mut Frame<'_>) {
-        let workers = self.now.workers.len().try_into().unwrap_or(u16::MAX).saturating_add(3);
-        let quarantined =
-            self.now.quarantined.len().min(5) as u16 + if self.now.quarantined.is_empty() { 0 } else { 3 };
+        let height = frame.area().height;
+        let rows = |rows: usize| u16::try_from(rows).unwrap_or(u16::MAX).saturating_add(3);
+        let quarantined = if self.now.quarantined.is_empty() { 0 } else { rows(self.now.quarantined.len().min(5)) };
         let [top, middle, bottom, low] = Layout::vertical([
             Constraint::Length(2),
-            Constraint::Length(workers.min(frame.area().height / 2)),
+            Constraint::Length(rows(self.now.workers.len()).min(height / 2)),
             Constraint::Min(4),
-            Constraint::Length(quarantined),
+            Constraint::Length(quarantined.min(height / 3)),
         ])
         .areas(frame.area());
-        frame.render_widget(Paragraph::new(self.headline()), top);
+        frame.render_widget(self.headline(), top);
         frame.render_widget(self.workers(), middle);
         frame.render_widget(self.tenants(), bottom);
         if quarantined > 0 {
@@ -64,18 +87,27 @@ impl View {
         }
     }
 
-    fn headline(&self) -> String {
+    fn headline(&self) -> Paragraph<'_> {
         let Snapshot { topology, uptime_seconds, total, .. } = &self.now;
-        let trouble = self.trouble.as_deref().map(|trouble| format!("  !! {trouble}")).unwrap_or_default();
-        format!(
-            "antiraid {topology}, up {uptime_seconds:.0} s{trouble}\n{} events, {:.0}/s, {} waiting, {} VMs, {:.1} MiB, {} restarts   (q quits)",
-            total.events,
-            self.rate(self.before.total.events, total.events),
-            total.events_queued,
-            total.vms_live,
+        let mut first = vec![
+            "antiraid ".bold(),
+            topology.as_str().bold(),
+            format!("  up {}", span(*uptime_seconds)).into(),
+            "   q quits, c and m sort by CPU and memory".dim(),
+        ];
+        if let Some(trouble) = &self.trouble {
+            first = vec!["antiraid ".bold(), format!("!! {trouble}").red().bold()];
+        }
+        let second = format!(
+            "{} events, {}/s, {} waiting, {} VMs, {:.1} MiB, {} restarts",
+            grouped(total.events),
+            grouped(self.rate(self.before.total.events, total.events).round() as u64),
+            grouped(total.events_queued),
+            grouped(total.vms_live),
             mib(total.vm_memory_bytes),
-            total.restarts,
-        )
+            grouped(total.restarts),
+        );
+        Paragraph::new(vec![Line::from(first), Line::from(second)])
     }
 
     /// How often a second a counter went up.
@@ -89,59 +121,114 @@ impl View {
         let rows = self.now.workers.iter().map(|worker| {
             let pid = worker.pid.map_or_else(|| "-".into(), |pid| pid.to_string());
             let Some(stats) = &worker.stats else {
-                return Row::new([worker.id.to_string(), pid, "no answer".into()]).red();
+                return row([worker.id.to_string(), pid, "no answer".into()]).red();
             };
             let before = self.before.workers.iter().find(|before| before.id == worker.id);
             let before = before.and_then(|before| before.stats.as_ref()).map_or(stats.events, |stats| stats.events);
-            Row::new([
+            let shown = row([
                 worker.id.to_string(),
                 pid,
-                format!("{:.0}", self.rate(before, stats.events)),
-                stats.events.to_string(),
-                stats.events_queued.to_string(),
-                (stats.events_dropped + stats.events_refused + stats.events_lost).to_string(),
-                stats.templates_failed.to_string(),
-                stats.vms_live.to_string(),
+                grouped(self.rate(before, stats.events).round() as u64),
+                grouped(stats.events),
+                grouped(stats.events_queued),
+                grouped(stats.events_dropped.saturating_add(stats.events_refused).saturating_add(stats.events_lost)),
+                grouped(stats.templates_failed),
+                grouped(stats.vms_live),
                 format!("{:.1}", mib(stats.vm_memory_bytes)),
-                stats.restarts.to_string(),
-            ])
+                grouped(stats.restarts),
+            ]);
+            if stats.restarts > 0 { shown.yellow() } else { shown }
         });
         table(
-            "workers",
-            ["worker", "pid", "events/s", "events", "waiting", "dropped", "failed", "VMs", "MiB", "restarts"],
+            " workers ",
+            [
+                ("worker", 6),
+                ("pid", 8),
+                ("events/s", 9),
+                ("events", 13),
+                ("waiting", 8),
+                ("dropped", 8),
+                ("failed", 8),
+                ("VMs", 6),
+                ("MiB", 8),
+                ("restarts", 8),
+            ],
             rows.collect(),
         )
     }
 
     fn tenants(&self) -> Table<'_> {
         let seconds = (self.now.uptime_seconds - self.before.uptime_seconds).max(0.001);
-        let rows = self.now.total.tenants.iter().map(|used| {
+        // Of one core. A worker that was started again counts from zero.
+        let share = |used: &TenantUse| {
             let before = self.before.total.tenants.iter().find(|before| before.tenant == used.tenant);
-            // Of one core. A worker that was started again counts from zero.
-            let share = before
-                .map_or(0.0, |before| used.cpu_micros.saturating_sub(before.cpu_micros) as f64 / seconds / 10_000.0);
-            Row::new([
-                used.tenant.to_string(),
-                format!("{share:.1}"),
-                format!("{:.2}", used.cpu_micros as f64 / 1e6),
-                format!("{:.2}", mib(used.memory_bytes)),
-            ])
+            before.map_or(0.0, |before| used.cpu_micros.saturating_sub(before.cpu_micros) as f64 / seconds / 10_000.0)
+        };
+        let mut tenants: Vec<_> = self.now.total.tenants.iter().map(|used| (share(used), used)).collect();
+        match self.order {
+            // Those of now; the others as they come, by all that they ever used.
+            TenantOrder::Cpu => tenants.sort_by(|(a, _), (b, _)| b.total_cmp(a)),
+            TenantOrder::Memory => tenants.sort_by_key(|(_, used)| std::cmp::Reverse(used.memory_bytes)),
+        }
+        let rows = tenants.into_iter().map(|(share, used)| {
+            let cpu_seconds = used.cpu_micros as f64 / 1e6;
+            let memory = mib(used.memory_bytes);
+            row([used.tenant.to_string(), format!("{share:.1}"), format!("{cpu_seconds:.2}"), format!("{memory:.2}")])
         });
-        table("tenants by CPU time", ["tenant", "CPU %", "CPU s", "MiB"], rows.collect())
+        let title = match self.order {
+            TenantOrder::Cpu => " tenants by CPU time ",
+            TenantOrder::Memory => " tenants by memory ",
+        };
+        table(title, [("tenant", 27), ("CPU %", 8), ("CPU s", 10), ("MiB", 9)], rows.collect())
     }
 
     fn quarantined(&self) -> Table<'_> {
         let rows = self.now.quarantined.iter().map(|evidence| {
-            let of = [evidence.tenant.to_string(), evidence.template.clone(), evidence.event.clone()];
-            Row::new(of.into_iter().chain([evidence.exit.clone()])).red()
+            let of = [&evidence.tenant.to_string(), &evidence.template, &evidence.event, &evidence.exit];
+            Row::new(of.map(|text| text.chars().filter(|c| !c.is_control()).collect::<String>())).red()
         });
-        table("quarantined", ["tenant", "template", "event", "how its worker ended"], rows.collect())
+        let header = Row::new(["tenant", "template", "event", "how its worker ended"]).style(Style::new().bold());
+        let widths = [Constraint::Length(27), Constraint::Fill(2), Constraint::Fill(2), Constraint::Fill(3)];
+        Table::new(rows, widths).header(header).block(Block::bordered().title(" quarantined "))
     }
 }
 
-fn table<'a, const N: usize>(title: &'a str, header: [&'a str; N], rows: Vec<Row<'a>>) -> Table<'a> {
-    let widths = [Constraint::Fill(1); N];
-    Table::new(rows, widths).header(Row::new(header).style(Style::new().bold())).block(Block::bordered().title(title))
+/// A name, then figures.
+fn row<const N: usize>(cells: [String; N]) -> Row<'static> {
+    Row::new(cells.into_iter().enumerate().map(|(column, text)| {
+        let text = Text::from(text);
+        if column == 0 { text } else { text.right_aligned() }
+    }))
+}
+
+/// A table of figures, with its columns and how wide these are.
+fn table<'a, const N: usize>(title: &'a str, columns: [(&'static str, u16); N], rows: Vec<Row<'a>>) -> Table<'a> {
+    let header = row(columns.map(|(name, _)| name.to_owned())).style(Style::new().bold());
+    let widths = columns.map(|(_, width)| Constraint::Max(width));
+    Table::new(rows, widths).header(header).block(Block::bordered().title(title))
+}
+
+/// The number with its thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn span(seconds: f64) -> String {
+    let seconds = seconds as u64;
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, ..) => format!("{d} d {h} h"),
+    }
 }
 
 fn mib(bytes: u64) -> f64 {
@@ -157,6 +244,11 @@ pub async fn run(args: &TopArgs) -> Result<Outcome, CommandError> {
         CommandError::Output(io::Error::other(what))
     })?;
     view.update(Ok(first));
+    if !io::stdout().is_terminal() {
+        return Err(CommandError::Usage(
+            "top draws on a terminal; `curl http://…/stats` gives the same figures as JSON",
+        ));
+    }
     let mut terminal = ratatui::try_init()?;
     let shown = show(&mut terminal, &mut view, args.address).await;
     ratatui::restore();
@@ -175,11 +267,9 @@ async fn show(terminal: &mut ratatui::DefaultTerminal, view: &mut View, address:
         // Nothing else runs on this thread.
         if event::poll(KEY_WAIT)?
             && let Event::Key(key) = event::read()?
+            && !view.press(key)
         {
-            let ends = key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c');
-            if ends || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
-                return Ok(());
-            }
+            return Ok(());
         }
     }
 }
@@ -247,11 +337,32 @@ mod tests {
         view.update(Ok(snapshot(12.0, 5_000, 2_000_000)));
         let screen = drawn(&view);
         for shown in
-            ["process:2, up 12 s", "2000/s", "4711", "no answer", "guild:5", "50.0", "3.00", "guild:9", "SIGABRT"]
+            ["process:2  up 12 s", "2,000/s", "4711", "no answer", "guild:5", "50.0", "3.00", "guild:9", "SIGABRT"]
         {
             assert!(screen.contains(shown), "{shown} is not in\n{screen}");
         }
+        view.press(KeyEvent::from(KeyCode::Char('m')));
+        assert!(drawn(&view).contains("tenants by memory"));
+        assert!(!view.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)));
         view.update(Err("connection refused".into()));
         assert!(drawn(&view).contains("!! connection refused"), "the last figures stay, with the trouble above");
+    }
+
+    #[test]
+    fn numbers_and_times_are_for_people() {
+        let numbers = [0, 7, 999, 1_000, 12_345, 1_234_567].map(grouped);
+        assert_eq!(numbers, ["0", "7", "999", "1,000", "12,345", "1,234,567"]);
+        let times = [59.9, 61.0, 3_700.0, 90_000.0].map(span);
+        assert_eq!(times, ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn a_small_terminal_is_no_panic() {
+        let mut view = View::default();
+        view.update(Ok(snapshot(10.0, u64::MAX, u64::MAX)));
+        for (width, height) in [(1, 1), (20, 5), (200, 3), (3, 80)] {
+            let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+            terminal.draw(|frame| view.draw(frame)).unwrap();
+        }
     }
 }

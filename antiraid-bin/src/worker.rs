@@ -1,13 +1,17 @@
 //! A worker: the layers of this workspace, put together for one thread.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::time::Duration;
 
 use worker_builtins::Builtins;
-use worker_core::{Call, Limits, RatelimitRules, StaticRef, TenantId, WorkerFilter, WorkerId, WorkerLike, WorkerStats};
+use worker_core::{
+    Call, EventName, Limits, RatelimitRules, StaticRef, TenantId, WorkerFilter, WorkerId, WorkerLike, WorkerStats,
+};
 use worker_db::{SharedCache, SharedCacheConfig, WorkerCacheData, WorkerDb};
 use worker_dispatch::WorkerDispatcher;
 use worker_expiry::{ExpiryProcess, ExpirySettings, ExpiryStats, KeyExpiryChannel, WorkerKeyExpiry};
+use worker_process::Evidence;
 use worker_vm::{Links, LogLine, Services, WorkerState, WorkerVmManager};
 
 /// How long the end of a worker waits for the database to take what became of expired records.
@@ -20,7 +24,7 @@ pub struct Worker {
     vms: WorkerVmManager,
     cache: WorkerCacheData,
     db: WorkerDb,
-    filter: WorkerFilter,
+    filter: RefCell<WorkerFilter>,
 }
 
 /// What the workers of a process have in common: made once, then [`worker`](Self::worker) in each thread. Clones are
@@ -73,11 +77,25 @@ impl WorkerParts {
         dispatcher.resume_keys();
         let channel = KeyExpiryChannel::new(db.clone(), filter.clone(), &expiry);
         let expiry = WorkerKeyExpiry::new(dispatcher.clone(), db.clone(), channel, process, expiry);
-        Worker { dispatcher, expiry, vms, cache, db, filter }
+        Worker { dispatcher, expiry, vms, cache, db, filter: RefCell::new(filter) }
     }
 }
 
 impl Worker {
+    /// Says in the tenant's log why it is quarantined.
+    pub fn report_quarantine(&self, evidence: &Evidence) {
+        let Evidence { tenant, template, event, exit, log_lines, deaths } = evidence;
+        let known = |name: &str| if name.is_empty() { "(not known)".to_owned() } else { format!("`{name}`") };
+        let text = format!(
+            "quarantined: its worker died {deaths} times while its code was running, the last time in template {} on event \
+             {} ({exit}); nothing of it runs until an operator releases it; the last lines of the worker's log: {}",
+            known(template),
+            known(event),
+            log_lines.join(" | "),
+        );
+        self.dispatcher.report(*tenant, &EventName::new(event), &text);
+    }
+
     /// The lines of the tenant's log, oldest first.
     pub fn log_lines(&self, tenant: TenantId) -> Vec<LogLine> {
         self.dispatcher.log_lines(tenant)
@@ -108,6 +126,16 @@ impl WorkerLike for Worker {
                     reply_to.send(drained);
                 });
             }
+            Call::Own { filter, reply_to } => {
+                self.filter.replace(filter.clone());
+                let handed_over = self.expiry.own(filter.clone());
+                let dispatcher = self.dispatcher.clone();
+                tokio::task::spawn_local(async move {
+                    // Before the dispatcher refuses the tenants whose records are in hand.
+                    handed_over.await;
+                    dispatcher.submit(Call::Own { filter, reply_to });
+                });
+            }
             Call::Kill { reply_to } => {
                 self.expiry.end();
                 self.dispatcher.submit(Call::Kill { reply_to });
@@ -135,7 +163,7 @@ impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker")
             .field("id", &self.id())
-            .field("filter", &self.filter)
+            .field("filter", &self.filter.borrow())
             .field("db", &self.db)
             .field("expiry", &self.expiry)
             .field("tenants_loaded", &self.cache.len())

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
-use worker_core::{Call, WorkerError, WorkerLike};
+use worker_core::WorkerError;
 use worker_pool::{Poolable, WorkerPool, WorkerPoolConfig, WorkerThread};
 use worker_process::{LogLines, Parent, ParentError};
 
@@ -29,6 +29,8 @@ enum WorkerProcessError {
     Store(#[from] worker_db::DbError),
     #[error("the workers cannot be started")]
     Workers(#[from] WorkerError),
+    #[error("signals cannot be listened to")]
+    Signals(#[source] std::io::Error),
     #[error("the runtime cannot be started")]
     Runtime(#[source] std::io::Error),
 }
@@ -50,6 +52,7 @@ fn run_worker() -> Result<(), WorkerProcessError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(WorkerProcessError::Runtime)?;
     let ended = runtime.block_on(async {
         let parent = Parent::listen().await?;
+        store::survive_file_limits().map_err(WorkerProcessError::Signals)?;
         // Before any thread that it may be about.
         worker_vm::record_flights(parent.flight_log()).map_err(WorkerProcessError::FlightLog)?;
         let made_of: MadeOf = serde_json::from_str(parent.made_of()).map_err(WorkerProcessError::MadeOf)?;
@@ -60,16 +63,19 @@ fn run_worker() -> Result<(), WorkerProcessError> {
         crate::log::start_in_worker(EnvFilter::new(&config.log_filter), logs.clone());
         let builtins = engine::builtins(&config).map_err(WorkerProcessError::Settings)?;
         let services = engine::services(&config).map_err(WorkerProcessError::Settings)?;
+        // What is left of the start is little, and all threads that come are to be like those of other workers. It fails where
+        // the parent could not make this process give way.
+        let _ = worker_vm::give_way_no_more();
         let db = store::open(&config.database_url, &config.limits).await?;
-        let worker = engine::threads(&config, &db, builtins, services, made_of.waiting_max);
+        let worker = engine::threads(&config, &db, builtins, services, made_of.waiting_max, parent.paused().to_vec());
         let (id, filter, routing) = (parent.id(), parent.filter().clone(), parent.routing());
         if made_of.threads.get() == 1 {
             let worker = WorkerThread::start(id, filter, &worker).await?;
-            parent.serve(hooked(worker), logs).await?;
+            parent.serve(worker, logs).await?;
         } else {
             let pool = WorkerPoolConfig { workers: made_of.threads, worker };
             let pool = <WorkerPool<WorkerThread> as Poolable>::start(id, filter, routing, &pool).await?;
-            parent.serve(hooked(pool), logs).await?;
+            parent.serve(pool, logs).await?;
         }
         Ok(())
     });
@@ -78,45 +84,4 @@ fn run_worker() -> Result<(), WorkerProcessError> {
         Ok(()) => std::process::exit(0),
         Err(error) => Err(error),
     }
-}
-
-/// In debug builds, for tests: an event of this name makes the engine's process die of native causes.
-#[cfg(debug_assertions)]
-fn hooked<W: WorkerLike + Send + Sync + 'static>(worker: W) -> impl WorkerLike + Send + Sync + 'static {
-    Hooked(worker)
-}
-
-#[cfg(not(debug_assertions))]
-fn hooked<W>(worker: W) -> W {
-    worker
-}
-
-#[cfg(debug_assertions)]
-struct Hooked<W>(W);
-
-#[cfg(debug_assertions)]
-impl<W: WorkerLike> WorkerLike for Hooked<W> {
-    fn id(&self) -> worker_core::WorkerId {
-        self.0.id()
-    }
-
-    fn submit(&self, call: Call) {
-        if let Call::Dispatch { event, .. } = &call {
-            match event.name().as_str() {
-                "ANTIRAID_TEST_ABORT" => std::process::abort(),
-                "ANTIRAID_TEST_OVERFLOW" => {
-                    std::hint::black_box(overflow(1));
-                }
-                _ => {}
-            }
-        }
-        self.0.submit(call);
-    }
-}
-
-#[cfg(debug_assertions)]
-#[expect(unconditional_recursion, reason = "it is what the test needs")]
-fn overflow(depth: u64) -> u64 {
-    let frame = std::hint::black_box([depth; 64]);
-    overflow(depth + 1) + frame[3]
 }

@@ -36,7 +36,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Call, DispatchResult, Event, EventName, Reply, ReplyTo, TemplateError, TemplateName, TemplateResult, TenantId,
-    Value, WorkerError, WorkerErrorKind, WorkerId, WorkerLike, WorkerStats,
+    Value, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike, WorkerStats,
 };
 
 /// How long a check waits for an answer before it fails. Long, so that a busy machine is no fault of the implementor.
@@ -59,6 +59,8 @@ macro_rules! worker_like_contract {
             overload_is_typed_and_passes
             after_a_reload_events_see_the_new_templates
             stats_count
+            health_is_answered_until_the_end
+            what_is_given_up_has_ended_then
         }
     };
     ($start:path => $($check:ident)*) => { $(
@@ -163,6 +165,7 @@ pub struct TestWorker {
 #[derive(Default)]
 struct State {
     ended: bool,
+    filter: WorkerFilter,
     held: Vec<(TenantId, ReplyTo<DispatchResult>)>,
     counts: HashMap<TenantId, i64>,
     reloads: HashMap<TenantId, i64>,
@@ -182,6 +185,9 @@ impl TestWorker {
             }
         };
         let state = &mut *self.state.borrow_mut();
+        if !state.filter.owns(tenant) {
+            return reply_to.send(Err(WorkerError::new(WorkerErrorKind::BadRequest, "the tenant is another's")));
+        }
         state.stats.events += 1;
         state.stats.events_dispatched += 1;
         state.stats.templates_run += 1;
@@ -237,6 +243,15 @@ impl WorkerLike for TestWorker {
             }
             Call::Stats { reply_to } => {
                 reply_to.send(Ok(WorkerStats { workers: 1, ..self.state.borrow().stats.clone() }));
+            }
+            Call::Health { reply_to } => reply_to.send(Ok(())),
+            Call::Own { filter, reply_to } => {
+                let state = &mut *self.state.borrow_mut();
+                let given_up = state.held.extract_if(.., |(holder, _)| !filter.owns(*holder));
+                given_up.for_each(|(_, held)| held.send(Ok(result(Ok(Value::Null)))));
+                state.counts.retain(|tenant, _| filter.owns(*tenant));
+                state.filter = filter;
+                reply_to.send(Ok(()));
             }
             Call::Drain { reply_to } => {
                 // What is held is work that ends well while the worker drains.
@@ -474,6 +489,38 @@ pub async fn stats_count<W: WorkerLike>(start: &impl AsyncFn(TestEngine) -> W) {
     assert_eq!(after.workers, before.workers);
     assert_eq!((after.events, after.events_dispatched, after.templates_run), (30, 30, 30));
     assert_eq!((after.templates_failed, after.events_dropped, after.events_refused), (10, 0, 0));
+}
+
+/// Who is asked whether it runs says so, and not any more when it was drained.
+pub async fn health_is_answered_until_the_end<W: WorkerLike>(start: &impl AsyncFn(TestEngine) -> W) {
+    let worker = start(TestEngine::new()).await;
+    answer_ok("health", worker.health()).await;
+    answer_ok("drain", worker.drain()).await;
+    assert_eq!(answer_err("health of what has ended", worker.health()).await, WorkerErrorKind::WorkerGone);
+}
+
+/// When a worker has given a tenant up, all that it had of it has ended; it takes nothing more of it, until it owns it
+/// again. Other tenants feel nothing.
+pub async fn what_is_given_up_has_ended_then<W: WorkerLike>(start: &impl AsyncFn(TestEngine) -> W) {
+    let worker = start(TestEngine::new()).await;
+    let held = worker.dispatch(A, Order::Hold.event());
+    let counted: Vec<_> = (1..=20).map(|_| worker.dispatch(A, Order::Count.event())).collect();
+    let other = worker.dispatch(B, Order::Count.event());
+    answer_ok("own", worker.own(WorkerFilter::all().without([A]))).await;
+    let held = answer_at_hand(held).await.expect("because what runs has ended");
+    held.unwrap_or_else(|error| panic!("what is given up ends well: {error}"));
+    for (number, reply) in (1..).zip(counted) {
+        let answer = answer_at_hand(reply).await.expect("because what was taken has ended");
+        let mut answer = answer.unwrap_or_else(|error| panic!("what is given up ends well: {error}"));
+        assert_eq!(answer.templates.remove(0).outcome, Ok(Value::Integer(number)));
+    }
+    let refused = answer_err("an event of another's tenant", worker.dispatch(A, Order::echo("x"))).await;
+    assert_eq!(refused, WorkerErrorKind::BadRequest);
+    assert_eq!(value("count", other).await, Value::Integer(1));
+    assert_eq!(value("count of B", worker.dispatch(B, Order::Count.event())).await, Value::Integer(2));
+    answer_ok("own again", worker.own(WorkerFilter::all())).await;
+    let again = value("an event of the tenant that is back", worker.dispatch(A, Order::Count.event())).await;
+    assert_eq!(again, Value::Integer(1), "nothing of it was left here");
 }
 
 /// For implementors that restart a worker: a panic answers what was running in that worker with a retryable error, and

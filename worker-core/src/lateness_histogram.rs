@@ -36,7 +36,8 @@ impl LatenessHistogram {
 impl AddAssign<&Self> for LatenessHistogram {
     fn add_assign(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
-            *count += more;
+            // Figures of another process may be anything.
+            *count = count.saturating_add(more);
         }
     }
 }

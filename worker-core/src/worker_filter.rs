@@ -14,6 +14,9 @@ pub struct WorkerFilter {
     steps: SmallVec<[Step; 2]>,
     /// Tenants that nobody serves for now.
     without: BTreeSet<TenantId>,
+    /// Whether it owns nobody at all.
+    #[serde(default)]
+    is_empty: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,12 +32,17 @@ impl WorkerFilter {
         Self::default()
     }
 
+    /// Owns no tenant: a worker that is to be told later.
+    pub fn nobody() -> Self {
+        Self { is_empty: true, ..Self::default() }
+    }
+
     /// Of the tenants of this filter, those that a pool of `workers` routes to its worker `index`.
     pub fn member(&self, routing: Routing, index: usize, workers: NonZeroUsize) -> Self {
         assert!(index < workers.get(), "worker {index} is not in a pool of {workers}");
         let mut steps = self.steps.clone();
         steps.push(Step { routing, index, workers });
-        Self { steps, without: self.without.clone() }
+        Self { steps, ..self.clone() }
     }
 
     /// The same without these tenants, which are kept apart (quarantined): nobody serves them for now.
@@ -43,9 +51,15 @@ impl WorkerFilter {
         self
     }
 
+    /// Whether the worker would own the tenant if that were not kept apart.
+    pub fn keeps_apart(&self, tenant: TenantId) -> bool {
+        self.without.contains(&tenant) && Self { without: BTreeSet::new(), ..self.clone() }.owns(tenant)
+    }
+
     /// Whether the worker owns the tenant.
     pub fn owns(&self, tenant: TenantId) -> bool {
-        !self.without.contains(&tenant)
+        !self.is_empty
+            && !self.without.contains(&tenant)
             && self.steps.iter().all(|step| step.routing.owner(tenant, step.workers) == step.index)
     }
 }
@@ -79,6 +93,13 @@ mod tests {
         let (kept, other) = (TenantId::guild(1), TenantId::user(1));
         let filter = WorkerFilter::all().without([kept]).member(Routing::default(), 0, NonZeroUsize::MIN);
         assert!(!filter.owns(kept) && filter.owns(other));
+        assert!(filter.keeps_apart(kept) && !filter.keeps_apart(other));
+    }
+
+    #[test]
+    fn nobody_is_owned_by_who_is_to_be_told_later() {
+        let filter = WorkerFilter::nobody().member(Routing::default(), 0, NonZeroUsize::MIN);
+        assert!(!filter.owns(TenantId::guild(1)) && !filter.owns(TenantId::user(1)));
     }
 
     #[test]

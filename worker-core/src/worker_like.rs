@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::{Event, TemplateName, TenantId, Value, WorkerError, WorkerErrorKind, WorkerId, WorkerStats};
+use crate::{Event, TemplateName, TenantId, Value, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerStats};
 
 /// Anything that runs the templates of tenants: a worker in this thread, a handle to a thread or a process, a pool.
 ///
@@ -61,6 +61,22 @@ pub trait WorkerLike {
         reply
     }
 
+    /// Whether the engine runs, or those of all workers of a pool: it is answered when they get to it, and costs nothing
+    /// beside that.
+    fn health(&self) -> Reply<()> {
+        let (reply_to, reply) = Reply::pending();
+        self.submit(Call::Health { reply_to });
+        reply
+    }
+
+    /// From now on the worker owns these tenants, also after it was started again. Answered when all that it had taken
+    /// before, of tenants that it gives up, has ended, and nothing of theirs is left here: another may begin then.
+    fn own(&self, filter: WorkerFilter) -> Reply<()> {
+        let (reply_to, reply) = Reply::pending();
+        self.submit(Call::Own { filter, reply_to });
+        reply
+    }
+
     /// Ends in good order: takes no more events, finishes what it has taken, then answers. Time-outs are the caller's.
     fn drain(&self) -> Reply<()> {
         let (reply_to, reply) = Reply::pending();
@@ -101,6 +117,18 @@ pub enum Call {
         /// Who waits.
         reply_to: ReplyTo<WorkerStats>,
     },
+    /// See [`WorkerLike::health`].
+    Health {
+        /// Who waits.
+        reply_to: ReplyTo<()>,
+    },
+    /// See [`WorkerLike::own`].
+    Own {
+        /// The tenants.
+        filter: WorkerFilter,
+        /// Who waits.
+        reply_to: ReplyTo<()>,
+    },
     /// See [`WorkerLike::drain`].
     Drain {
         /// Who waits.
@@ -119,9 +147,11 @@ impl Call {
         match self {
             Self::Dispatch { reply_to, .. } => reply_to.send(Err(error)),
             Self::Stats { reply_to } => reply_to.send(Err(error)),
-            Self::Reload { reply_to, .. } | Self::Drain { reply_to } | Self::Kill { reply_to } => {
-                reply_to.send(Err(error));
-            }
+            Self::Reload { reply_to, .. }
+            | Self::Health { reply_to }
+            | Self::Own { reply_to, .. }
+            | Self::Drain { reply_to }
+            | Self::Kill { reply_to } => reply_to.send(Err(error)),
         }
     }
 }

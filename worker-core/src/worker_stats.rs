@@ -110,30 +110,47 @@ impl AddAssign<&Self> for WorkerStats {
             expiries_dead,
             expiry_lateness,
         } = other;
-        self.workers += workers;
-        self.events += events;
-        self.events_dispatched += events_dispatched;
-        self.templates_run += templates_run;
-        self.templates_failed += templates_failed;
-        self.threads_failed += threads_failed;
-        self.events_dropped += events_dropped;
-        self.events_refused += events_refused;
-        self.events_lost += events_lost;
-        self.events_queued += events_queued;
-        self.vms_made += vms_made;
-        self.vms_evicted += vms_evicted;
-        self.vms_broken += vms_broken;
-        self.vms_live += vms_live;
-        self.vm_memory_bytes += vm_memory_bytes;
-        self.restarts += restarts;
+        add(&mut self.workers, *workers);
+        add(&mut self.events, *events);
+        add(&mut self.events_dispatched, *events_dispatched);
+        add(&mut self.templates_run, *templates_run);
+        add(&mut self.templates_failed, *templates_failed);
+        add(&mut self.threads_failed, *threads_failed);
+        add(&mut self.events_dropped, *events_dropped);
+        add(&mut self.events_refused, *events_refused);
+        add(&mut self.events_lost, *events_lost);
+        add(&mut self.events_queued, *events_queued);
+        add(&mut self.vms_made, *vms_made);
+        add(&mut self.vms_evicted, *vms_evicted);
+        add(&mut self.vms_broken, *vms_broken);
+        add(&mut self.vms_live, *vms_live);
+        add(&mut self.vm_memory_bytes, *vm_memory_bytes);
+        add(&mut self.restarts, *restarts);
         self.tenants.extend_from_slice(tenants);
         self.sort_tenants();
-        self.expiries_pending += expiries_pending;
-        self.expiries_in_hand += expiries_in_hand;
-        self.expiries_handled += expiries_handled;
-        self.expiries_unsubscribed += expiries_unsubscribed;
-        self.expiry_retries += expiry_retries;
-        self.expiries_dead += expiries_dead;
+        add(&mut self.expiries_pending, *expiries_pending);
+        add(&mut self.expiries_in_hand, *expiries_in_hand);
+        add(&mut self.expiries_handled, *expiries_handled);
+        add(&mut self.expiries_unsubscribed, *expiries_unsubscribed);
+        add(&mut self.expiry_retries, *expiry_retries);
+        add(&mut self.expiries_dead, *expiries_dead);
         self.expiry_lateness += expiry_lateness;
+    }
+}
+
+/// Figures of another process may be anything.
+fn add(sum: &mut u64, figure: u64) {
+    *sum = sum.saturating_add(figure);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_that_cannot_be_are_added_all_the_same() {
+        let mut sum = WorkerStats { events: 1, restarts: 1, ..WorkerStats::default() };
+        sum += &WorkerStats { events: u64::MAX, restarts: u64::MAX, ..WorkerStats::default() };
+        assert_eq!((sum.events, sum.restarts), (u64::MAX, u64::MAX));
     }
 }

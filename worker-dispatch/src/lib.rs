@@ -8,6 +8,8 @@ mod waiting;
 mod loading;
 mod resume_keys;
 
+mod owning;
+
 mod ending;
 
 pub use worker_dispatcher::WorkerDispatcher;

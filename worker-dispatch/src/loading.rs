@@ -145,7 +145,7 @@ impl Inner {
     }
 
     fn changed(self: &Rc<Self>, tenant: TenantId) {
-        if !self.filter.owns(tenant) {
+        if !self.owns(tenant) {
             return;
         }
         let is_known = self.loads.borrow().contains_key(&tenant) || self.cache.loaded(tenant).is_some();

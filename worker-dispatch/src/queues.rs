@@ -101,6 +101,11 @@ impl Queues {
         self.tenants.get(&tenant).is_some_and(|queue| queue.held != Held::No || queue.len() > 0)
     }
 
+    /// Whether events of such a tenant wait.
+    pub(crate) fn any_waits(&self, is_such: impl Fn(TenantId) -> bool) -> bool {
+        self.by_len.iter().any(|(_, tenant)| is_such(*tenant))
+    }
+
     /// Whether an event of the tenant finds room without displacing another.
     pub(crate) fn has_room(&self, tenant: TenantId) -> bool {
         self.len < self.worker_max && self.tenants.get(&tenant).is_none_or(|queue| queue.len() < self.tenant_max)

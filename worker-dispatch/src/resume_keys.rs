@@ -28,13 +28,13 @@ struct KeyResume<'a> {
 }
 
 impl Inner {
-    /// Loads all tenants of this worker that have records to resume.
+    /// Loads all tenants of this worker that have records to resume. Those that it knows already are left alone.
     pub(crate) fn load_resumable(self: &Rc<Self>) {
         let this = self.clone();
         tokio::task::spawn_local(async move {
             let ask = async || this.db.tenants_with_resume().await;
             if let Some(tenants) = this.ask("the tenants with records to resume cannot be read", ask).await {
-                this.load_later(tenants.into_iter().filter(|tenant| this.filter.owns(*tenant)));
+                this.load_later(tenants.into_iter().filter(|tenant| this.owns(*tenant)));
             }
         });
     }

@@ -34,7 +34,7 @@ pub(crate) struct Inner {
     pub(crate) vms: WorkerVmManager,
     pub(crate) cache: WorkerCacheData,
     pub(crate) db: WorkerDb,
-    pub(crate) filter: WorkerFilter,
+    pub(crate) filter: RefCell<WorkerFilter>,
     pub(crate) limits: StaticRef<Limits>,
     pub(crate) queues: RefCell<Queues>,
     /// Dispatches of a tenant that have started and not ended.
@@ -96,7 +96,7 @@ impl WorkerDispatcher {
             vms,
             cache,
             db,
-            filter,
+            filter: RefCell::new(filter),
             queues: RefCell::new(Queues::new(&limits)),
             limits,
             running: RefCell::default(),
@@ -143,6 +143,11 @@ impl WorkerLike for WorkerDispatcher {
             Call::Dispatch { tenant, event, reply_to } => inner.take_in(tenant, event, reply_to),
             Call::Reload { tenant, reply_to } => reply_to.send(inner.may_take(tenant).map(|()| inner.reload(tenant))),
             Call::Stats { reply_to } => reply_to.send(Ok(inner.stats())),
+            Call::Health { reply_to } => reply_to.send(match inner.state.get() {
+                State::Open | State::Draining => Ok(()),
+                State::Ended => Err(WorkerError::new(WorkerErrorKind::WorkerGone, "the worker has ended")),
+            }),
+            Call::Own { filter, reply_to } => inner.own(filter, reply_to),
             Call::Drain { reply_to } => inner.drain(reply_to),
             Call::Kill { reply_to } => inner.kill(reply_to),
             other => {
@@ -213,7 +218,7 @@ impl Inner {
         if self.state.get() != State::Open {
             return Err(WorkerError::new(WorkerErrorKind::WorkerGone, "the worker takes no more calls"));
         }
-        if !self.filter.owns(tenant) {
+        if !self.owns(tenant) {
             let context = format!("worker {} does not own {tenant}", self.id);
             return Err(WorkerError::new(WorkerErrorKind::BadRequest, context));
         }

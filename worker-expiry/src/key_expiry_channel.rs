@@ -41,7 +41,7 @@ pub struct KeyExpiryChannel {
 
 struct Inner {
     db: WorkerDb,
-    filter: WorkerFilter,
+    filter: RefCell<WorkerFilter>,
     poll: Duration,
     clock: DbClock,
     window: RefCell<Window>,
@@ -61,7 +61,7 @@ impl KeyExpiryChannel {
         let inner = Rc::new(Inner {
             clock: db.clock().clone(),
             db,
-            filter,
+            filter: RefCell::new(filter),
             poll: settings.poll,
             window: RefCell::new(Window::new(settings)),
             watched: RefCell::default(),
@@ -115,11 +115,27 @@ impl KeyExpiryChannel {
         {
             let mut window = self.inner.window.borrow_mut();
             window.release(tenant);
-            if let Some(due_at) = due_again.filter(|at| *at <= self.inner.horizon()) {
+            let is_ours = self.inner.owns(tenant);
+            if let Some(due_at) = due_again.filter(|at| is_ours && *at <= self.inner.horizon()) {
                 window.put(DueRecord { due_at, tenant, id: id.clone() });
             }
         }
         self.inner.wake.notify_one();
+    }
+
+    /// From now on the feed is of these tenants. What is in hand of others stays there.
+    pub(crate) fn own(&self, filter: WorkerFilter) {
+        let inner = &self.inner;
+        inner.filter.replace(filter);
+        inner.window.borrow_mut().keep(|tenant| inner.owns(tenant));
+        // Who is new is not in the window yet.
+        inner.must_poll.set(true);
+        inner.refill.notify_one();
+    }
+
+    /// Whether a record is in hand of a tenant that is not this feed's any more.
+    pub(crate) fn holds_of_others(&self) -> bool {
+        self.inner.window.borrow().has_in_hand(|tenant| !self.inner.owns(tenant))
     }
 
     /// The time that expiries are compared with.
@@ -135,6 +151,10 @@ impl KeyExpiryChannel {
 }
 
 impl Inner {
+    fn owns(&self, tenant: TenantId) -> bool {
+        self.filter.borrow().owns(tenant)
+    }
+
     fn horizon(&self) -> Timestamp {
         let ahead = SignedDuration::try_from(self.poll).unwrap_or(SignedDuration::MAX).saturating_mul(HORIZON_POLLS);
         self.clock.now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
@@ -143,7 +163,7 @@ impl Inner {
     async fn follow(self: Rc<Self>, mut changes: broadcast::Receiver<Change>) {
         loop {
             match changes.recv().await {
-                Ok(Change::Expiry { tenant, id, expires_at }) if self.filter.owns(tenant) => {
+                Ok(Change::Expiry { tenant, id, expires_at }) if self.owns(tenant) => {
                     self.was_written(tenant, id, expires_at);
                 }
                 Ok(_) => {}
@@ -215,7 +235,7 @@ impl Inner {
                 let from = after.as_ref().map_or(Timestamp::MIN, |after| after.due_at);
                 let to = next.as_ref().filter(|_| !is_last).map_or(until, |last| last.due_at);
                 window.rereads(from, to);
-                let ours = page.into_iter().filter(|due| self.filter.owns(due.tenant) && !touched.contains(&due.id));
+                let ours = page.into_iter().filter(|due| self.owns(due.tenant) && !touched.contains(&due.id));
                 ours.for_each(|due| window.put(due));
             }
             self.wake.notify_one();

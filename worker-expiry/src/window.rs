@@ -109,6 +109,26 @@ impl Window {
         }
     }
 
+    /// Forgets the records of all other tenants. What is in hand stays there.
+    pub(crate) fn keep(&mut self, is_kept: impl Fn(TenantId) -> bool) {
+        let others: Vec<_> = self.parts.keys().copied().filter(|tenant| !is_kept(*tenant)).collect();
+        for tenant in others {
+            if let Some(part) = self.parts.get_mut(&tenant) {
+                self.len -= part.due.len();
+                part.due.clear();
+                part.due_at.clear();
+                part.left_from = None;
+            }
+            self.behind.remove(&tenant);
+            self.relist(tenant);
+        }
+    }
+
+    /// Whether a record of such a tenant is in hand.
+    pub(crate) fn has_in_hand(&self, is_such: impl Fn(TenantId) -> bool) -> bool {
+        self.parts.iter().any(|(tenant, part)| part.in_hand > 0 && is_such(*tenant))
+    }
+
     /// Takes records that are due into hand, of one tenant after the other.
     pub(crate) fn take(&mut self, now: Timestamp, max: usize) -> Vec<DueRecord> {
         while let Some(&(at, tenant)) = self.firsts.first()

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
-use worker_core::{DispatchResult, Event, EventName, TenantId, WorkerError, WorkerErrorKind, WorkerLike};
+use worker_core::{DispatchResult, Event, EventName, TenantId, WorkerError, WorkerErrorKind, WorkerFilter, WorkerLike};
 use worker_db::{Attempt, ClaimedRecord, DbError, DueRecord, ExpirySession, WorkerDb};
 use worker_dispatch::WorkerDispatcher;
 
@@ -113,6 +113,18 @@ impl WorkerKeyExpiry {
     pub fn stop(&self) {
         self.inner.stopping.set(true);
         self.inner.room.notify_one();
+    }
+
+    /// Claims records of these tenants from now on. The future ends when nothing of others is in hand any more, and the
+    /// database knows what became of it.
+    pub fn own(&self, filter: WorkerFilter) -> impl Future<Output = ()> + use<> {
+        let inner = self.inner.clone();
+        inner.channel.own(filter);
+        async move {
+            while inner.channel.holds_of_others() {
+                tokio::time::sleep(FINISH_PACE).await;
+            }
+        }
     }
 
     /// Does nothing more.

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod moving;
 mod poolable;
 mod worker_pool;
 mod worker_thread;

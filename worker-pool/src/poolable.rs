@@ -7,7 +7,7 @@ use worker_core::{Routing, WorkerError, WorkerFilter, WorkerId, WorkerLike};
 /// A worker that a [`WorkerPool`](crate::WorkerPool) can start: a thread, a process, or a pool again.
 pub trait Poolable: WorkerLike + Send + Sync + Sized + 'static {
     /// What all members of a pool have in common.
-    type Config: Send + Sync;
+    type Config: Clone + Send + Sync + 'static;
 
     /// How many [`WorkerId`]s a worker of this configuration takes, its own and those inside it. A pool numbers its
     /// members by it, so that ids are unique and the same in every run.

@@ -17,7 +17,7 @@ use worker_core::{
     Call, ReplyBatch, ReplyTo, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike, WorkerStats,
 };
 
-use crate::intake::{Order, Outlet, Urgent, Work};
+use crate::intake::{Ask, Order, Outlet, Urgent, Work};
 use crate::panic_watch;
 use crate::restarts::Restarts;
 use crate::worker_thread::{Shared, WorkerThreadConfig};
@@ -49,6 +49,8 @@ pub(crate) struct Supervisor {
     kills: Vec<ReplyTo<()>>,
     /// Who waits for another engine.
     replacing: Vec<ReplyTo<()>>,
+    /// What the engine is to own, once it has taken the events that came before it was said.
+    owning: Vec<(WorkerFilter, ReplyTo<()>)>,
 }
 
 /// Why an engine is no more, other than that it was drained.
@@ -82,6 +84,7 @@ impl Supervisor {
             drains: Vec::new(),
             kills: Vec::new(),
             replacing: Vec::new(),
+            owning: Vec::new(),
         }
     }
 
@@ -170,6 +173,11 @@ impl Supervisor {
         let mut turn = Duration::ZERO;
         let mut answers = ReplyBatch::new();
         loop {
+            if !self.owning.is_empty() && self.outlet.is_past_mark() {
+                for (filter, reply_to) in self.owning.drain(..) {
+                    answers.collect(|| engine.submit(Call::Own { filter, reply_to }));
+                }
+            }
             let next = poll_fn(|cx| {
                 if let Poll::Ready(report) = panic_watch::poll(cx) {
                     Poll::Ready(Next::Panic(report))
@@ -236,7 +244,18 @@ impl Supervisor {
                     return Err(Stop::Replaced);
                 }
             }
-            Urgent::Stats(reply_to) => self.answer_stats(engine, reply_to),
+            Urgent::Order(Order::Own(filter, reply_to)) => {
+                // Also for the engines to come.
+                self.filter = filter.clone();
+                self.owning.push((filter, reply_to));
+                self.outlet.mark();
+            }
+            Urgent::Ask(Ask::Stats(reply_to)) => self.answer_stats(engine, reply_to),
+            Urgent::Ask(Ask::Health(reply_to)) => match engine {
+                // It is attended to.
+                None => reply_to.send(Ok(())),
+                Some(engine) => engine.submit(Call::Health { reply_to }),
+            },
         }
         Ok(())
     }
@@ -266,14 +285,14 @@ impl Supervisor {
 
     /// Refuses what is left and answers those who waited for the end.
     fn finish(self, drained: Drained) {
-        let Self { outlet, shared, drains, kills, replacing, .. } = self;
+        let Self { outlet, shared, drains, kills, replacing, owning, .. } = self;
         let drained = drained.map_err(Arc::new);
         for reply_to in drains {
             reply_to.send(drained.clone().map_err(|error| {
                 WorkerError::new(error.kind(), format!("worker {} was not drained", shared.id())).with_source(error)
             }));
         }
-        for reply_to in replacing {
+        for reply_to in replacing.into_iter().chain(owning.into_iter().map(|(_, reply_to)| reply_to)) {
             reply_to.send(Err(shared.gone()));
         }
         for call in outlet.close() {

@@ -148,7 +148,7 @@ impl WorkerLike for WorkerThread {
         match call {
             Call::Drain { .. } => shared.end("was told to drain", None),
             Call::Kill { .. } => shared.end("was killed", None),
-            Call::Stats { .. } => {}
+            Call::Stats { .. } | Call::Health { .. } => {}
             call if shared.has_ended() => return call.refuse(shared.gone()),
             _ => {}
         }

@@ -1,20 +1,30 @@
 //! The worker process of the tests: it hosts test workers (`worker_core::contract`), and some events make it fail in ways
 //! that only a process can contain. `WorkerProcessHandle` starts it; by hand it only says that it needs a parent.
 
+use std::cell::Cell;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
 
 use worker_core::contract::{TestEngine, TestWorker};
 use worker_core::{
-    Call, DispatchResult, FlightLog, Running, TemplateName, TemplateResult, Value, WorkerError, WorkerId, WorkerLike,
+    Call, DispatchResult, FlightLog, Running, TemplateName, TemplateResult, TenantId, Value, WorkerError, WorkerId,
+    WorkerLike,
 };
-use worker_pool::{Poolable, WorkerPool, WorkerPoolConfig, WorkerThread, WorkerThreadConfig};
+use worker_pool::{Poolable, RestartPolicy, WorkerPool, WorkerPoolConfig, WorkerThread, WorkerThreadConfig};
 use worker_process::{LogLines, Parent};
+
+/// How long an engine takes to drain that was told to be slow.
+const SLOW_DRAIN: Duration = Duration::from_millis(500);
 
 /// A test worker with faults.
 struct Engine {
-    inner: TestWorker,
+    inner: Rc<TestWorker>,
     flight_log: std::fs::File,
+    drains_slowly: Cell<bool>,
+    /// Who is kept apart, and why, as it was told at its start.
+    paused: String,
 }
 
 impl Engine {
@@ -31,7 +41,18 @@ impl WorkerLike for Engine {
     }
 
     fn submit(&self, call: Call) {
-        let Call::Dispatch { tenant, event, reply_to } = call else { return self.inner.submit(call) };
+        let (tenant, event, reply_to) = match call {
+            Call::Dispatch { tenant, event, reply_to } => (tenant, event, reply_to),
+            Call::Drain { .. } if self.drains_slowly.get() => {
+                let inner = Rc::clone(&self.inner);
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(SLOW_DRAIN).await;
+                    inner.submit(call);
+                });
+                return;
+            }
+            call => return self.inner.submit(call),
+        };
         let running = Running { tenant, event: event.name().to_string(), template: "test".into() };
         self.mark(&FlightLog::slot_bytes(&running));
         let value = match event.name().as_str() {
@@ -44,6 +65,11 @@ impl WorkerLike for Engine {
             "STICK" => loop {
                 std::thread::park();
             },
+            "DRAIN_SLOWLY" => {
+                self.drains_slowly.set(true);
+                Value::Null
+            }
+            "PAUSED" => Value::Text(self.paused.clone()),
             "PID" => Value::Integer(std::process::id().into()),
             "BYTES" => Value::Buffer(event.data().clone()),
             "LOG" => {
@@ -67,6 +93,11 @@ fn overflow(depth: i64) -> i64 {
     overflow(depth + 1) + frame[3]
 }
 
+/// Numbers of threads that no worker has.
+const ABORTS_AT_START: usize = 101;
+const HANGS_AT_START: usize = 102;
+const TENANT: TenantId = TenantId::guild(1 << 22);
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run().await {
@@ -80,20 +111,45 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let parent = Parent::listen().await?;
-    // What the worker is made of: how many threads it has, or that it never gets ready.
+    // What the worker is made of: how many threads it has, or how it does not get ready.
     let threads: usize = serde_json::from_str(parent.made_of())?;
     let (id, filter, routing) = (parent.id(), parent.filter().clone(), parent.routing());
     let flight_log = parent.flight_log().to_owned();
+    let paused = serde_json::to_string(parent.paused())?;
     let thread = WorkerThreadConfig::new(move |id, _| {
+        let paused = paused.clone();
         let flight_log = std::fs::OpenOptions::new().write(true).open(&flight_log);
         async move {
             let flight_log = flight_log
                 .map_err(|error| WorkerError::new(worker_core::WorkerErrorKind::Internal, error.to_string()))?;
-            Ok(Engine { inner: TestEngine::new().worker(id), flight_log })
+            Ok(Engine {
+                inner: Rc::new(TestEngine::new().worker(id)),
+                flight_log,
+                drains_slowly: Cell::new(false),
+                paused,
+            })
         }
+    });
+    let thread = thread.with_restarts(RestartPolicy {
+        restarts_max: 5,
+        backoff_max: Duration::from_millis(10),
+        ..RestartPolicy::default()
     });
     match threads {
         0 => std::process::exit(9),
+        // As if code of this tenant ran at once.
+        ABORTS_AT_START | HANGS_AT_START if filter.owns(TENANT) => {
+            let running = Running { tenant: TENANT, event: "KeyResume".into(), template: "test".into() };
+            let file = std::fs::OpenOptions::new().write(true).open(parent.flight_log())?;
+            file.write_all_at(&FlightLog::slot_bytes(&running), FlightLog::HEADER_BYTES as u64)?;
+            if threads == ABORTS_AT_START {
+                std::process::abort();
+            }
+            std::future::pending::<()>().await;
+        }
+        ABORTS_AT_START | HANGS_AT_START => {
+            parent.serve(WorkerThread::start(id, filter, &thread).await?, LogLines::default()).await?;
+        }
         1 => parent.serve(WorkerThread::start(id, filter, &thread).await?, LogLines::default()).await?,
         _ => {
             let pool = WorkerPoolConfig { workers: threads.try_into()?, worker: thread };

@@ -7,18 +7,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
 use tokio::task::JoinHandle;
-use worker_core::{FlightLog, Routing, Running, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId};
+use worker_core::{FlightLog, Routing, Running, TenantId, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId};
 use worker_pool::LastingThread;
 
+use crate::quarantine::{Evidence, Quarantine};
 use crate::worker_process::{Birth, LogLines, Ready};
 use crate::worker_process_comm_http2::WorkerProcessCommHttp2;
 use crate::worker_process_handle::WorkerProcessConfig;
@@ -26,10 +27,10 @@ use crate::workerprocesscomm::{Request, Token, VERSION, WorkerProcessComm};
 
 /// The longest line with which a process says where it is.
 const READY_BYTES_MAX: u64 = 4 << 10;
+/// Tenants of whose quarantine a new process is told why: with their log lines they must fit into its order.
+const PAUSED_TOLD_MAX: usize = 64;
 /// How long the last lines of a process that is dead are waited for: a grandchild may hold its stderr open.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(100);
-/// Memory, if the system has it as a folder: a full disk must not keep workers from starting.
-const MEMORY_DIR: &str = "/dev/shm";
 
 /// Makes all children. The kernel kills them when this thread ends, which it does with the process.
 fn nursery() -> io::Result<LastingThread> {
@@ -74,8 +75,12 @@ pub(crate) enum Why {
     Stopped,
     /// It broke the connection, or spoke nonsense, and was killed.
     Disconnected,
-    /// It never got ready.
+    /// It ended before it was ready.
     NotReady,
+    /// It did not get ready in time, and was killed.
+    StuckAtStart,
+    /// Its engine has ended for good.
+    GaveUp,
 }
 
 impl Death {
@@ -91,6 +96,8 @@ impl Death {
             Why::Stopped => "somebody stopped it and it was killed".into(),
             Why::Disconnected => format!("its connection broke; {status}"),
             Why::NotReady => format!("it did not get ready; {status}"),
+            Why::StuckAtStart => "it did not get ready in time and was killed".into(),
+            Why::GaveUp => "its engine gave up and it was killed".into(),
         }
     }
 
@@ -99,16 +106,35 @@ impl Death {
         self.why == Why::Ended && self.status.is_some_and(|status| status.success())
     }
 
-    /// Whether what it was running may have brought it about. A SIGKILL or SIGTERM comes from elsewhere.
+    /// Whether what it was running may have brought it about. Some signals come from elsewhere.
     pub(crate) fn may_be_blamed(&self) -> bool {
         match self.why {
-            Why::Stopped | Why::Disconnected => false,
-            Why::Hung => true,
+            Why::Stopped | Why::Disconnected | Why::GaveUp => false,
+            Why::Hung | Why::StuckAtStart => true,
             Why::Ended | Why::NotReady => self.status.is_some_and(|status| match status.signal() {
-                Some(signal) => signal != Signal::KILL.as_raw() && signal != Signal::TERM.as_raw(),
+                Some(signal) => ![Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP]
+                    .iter()
+                    .any(|from_elsewhere| from_elsewhere.as_raw() == signal),
                 None => !status.success(),
             }),
         }
+    }
+
+    /// Puts the blame on whose code was running, if it may be theirs. Returns those who are paused from now on; `None` if
+    /// nobody is to blame.
+    pub(crate) fn blame(&self, quarantine: &Quarantine, now: Instant) -> Option<Vec<TenantId>> {
+        if !self.may_be_blamed() || self.running.is_empty() {
+            return None;
+        }
+        let evidence = self.running.iter().map(|running| Evidence {
+            tenant: running.tenant,
+            template: running.template.clone(),
+            event: running.event.clone(),
+            exit: self.exit(),
+            log_lines: self.log_lines.clone(),
+            deaths: 0,
+        });
+        Some(evidence.filter(|evidence| quarantine.blame(evidence.clone(), now)).map(|paused| paused.tenant).collect())
     }
 
     /// The error for those whose events were in flight.
@@ -147,10 +173,14 @@ impl Child {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // Not of the terminal's foreground: its Ctrl-C is for this process, which ends the child in good order.
+            .process_group(0)
             .kill_on_drop(true);
         let runtime = tokio::runtime::Handle::current();
         let nursery = nursery().map_err(|error| failed("no thread", error))?;
+        let before_start = config.before_start;
         let spawned = nursery.run(move || {
+            before_start();
             let _runtime = runtime.enter();
             command.spawn()
         });
@@ -166,12 +196,17 @@ impl Child {
 
         let getting_ready = async {
             let token = Token::random();
+            let paused = config.quarantine.all();
+            let filter = filter.clone().without(paused.iter().map(|evidence| evidence.tenant));
+            let of_this = paused.into_iter().filter(|evidence| filter.keeps_apart(evidence.tenant));
+            let paused = of_this.take(PAUSED_TOLD_MAX).collect();
             let birth = Birth {
                 version: VERSION,
                 parent: std::process::id(),
                 token: token.clone(),
                 id,
-                filter: filter.clone().without(config.quarantine.all().iter().map(|evidence| evidence.tenant)),
+                filter,
+                paused,
                 routing,
                 flight_log: path_of(&flight_log).into(),
                 drain_millis: config.timeouts.drain.as_millis().try_into().unwrap_or(u64::MAX),
@@ -195,6 +230,7 @@ impl Child {
             Ok(comm)
         };
         let ready = tokio::time::timeout(config.timeouts.start, getting_ready).await;
+        let why = if ready.is_ok() { Why::NotReady } else { Why::StuckAtStart };
         let ready = ready.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         match ready {
             Ok(comm) => Ok(Self { process, pid, stdin: Some(stdin), stderr, logs, flight_log, comm }),
@@ -204,7 +240,7 @@ impl Child {
                     let _ = process.kill().await;
                 }
                 let status = process.wait().await.ok();
-                let mut death = death(Why::NotReady, status, stderr, &logs, &flight_log).await;
+                let mut death = death(why, status, stderr, &logs, &flight_log).await;
                 death.log_lines.push(format!("(not ready: {error})"));
                 Err(Ok(death))
             }
@@ -277,10 +313,11 @@ async fn death(
 }
 
 /// A file without a name, so that nothing is left when both processes are gone. The child reaches it through this process.
+/// It is in memory, so that a full disk does not keep workers from starting.
 fn new_flight_log() -> io::Result<File> {
-    let memory = Path::new(MEMORY_DIR);
-    let file = if memory.is_dir() { tempfile::tempfile_in(memory)? } else { tempfile::tempfile()? };
-    file.set_len(FlightLog::BYTES as u64)?;
+    let file = File::from(rustix::fs::memfd_create("antiraid-flight-log", rustix::fs::MemfdFlags::CLOEXEC)?);
+    // All of it is there from now on: a store of the child must not fail for want of memory, which would end it.
+    file.write_all_at(&vec![0; FlightLog::BYTES], 0)?;
     Ok(file)
 }
 

@@ -38,6 +38,8 @@ struct State {
     is_open: bool,
     /// Whether they wait for the next process.
     is_held: bool,
+    /// When the process first gave an event back, as it is about to end.
+    handed_back_at: Option<Instant>,
     ending: Option<Ending>,
 }
 
@@ -114,10 +116,10 @@ impl Shared {
         }
     }
 
-    /// Events may go out from now on, or not.
     /// A new process is there: it may get events once its stream is open.
     pub(crate) fn begin(&self) {
-        self.state.lock().is_held = false;
+        let state = &mut *self.state.lock();
+        (state.is_held, state.handed_back_at) = (false, None);
     }
 
     /// From now on events wait for the next process, also if this one's stream opens only now.
@@ -155,6 +157,11 @@ impl Shared {
             }
             state.last_id += 1;
             let Waiting { tenant, event, reply_to, .. } = &waiting;
+            if buffer.is_empty() {
+                // The others are most likely as large: one piece of memory for all of them.
+                let others: usize = state.queues.iter().map(VecDeque::len).sum();
+                buffer.reserve(Down::dispatch_bytes(event).saturating_mul(others + 1).min(2 * bytes_max));
+            }
             Down::put_dispatch(buffer, state.last_id, reply_to.is_wanted(), *tenant, event);
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.answer_timeout);
             state.in_flight.insert(state.last_id, InFlight { waiting, deadline });
@@ -181,6 +188,7 @@ impl Shared {
             if !handed_back.is_empty() {
                 // Nothing more for a process that is ending.
                 state.is_open = false;
+                state.handed_back_at.get_or_insert_with(Instant::now);
                 put_back(state, handed_back);
             }
             was_full
@@ -264,6 +272,22 @@ impl Shared {
         }
     }
 
+    /// Refuses all that waits of a tenant.
+    pub(crate) fn refuse_waiting_of(&self, tenant: TenantId, error: &dyn Fn() -> WorkerError) {
+        let mut refused = Vec::new();
+        for queue in &mut self.state.lock().queues {
+            let (of, others): (VecDeque<_>, _) = std::mem::take(queue).into_iter().partition(|w| w.tenant == tenant);
+            *queue = others;
+            refused.extend(of);
+        }
+        for waiting in refused {
+            if !waiting.reply_to.is_wanted() {
+                self.lost.fetch_add(1, Relaxed);
+            }
+            waiting.reply_to.send(Err(error()));
+        }
+    }
+
     /// From now on, calls are refused for this reason. The first reason stays.
     pub(crate) fn end(&self, reason: impl Into<String>, cause: Option<Arc<WorkerError>>) {
         self.state.lock().ending.get_or_insert_with(|| Ending { reason: reason.into(), cause });
@@ -286,6 +310,20 @@ impl Shared {
 
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().queues.iter().map(VecDeque::len).sum()
+    }
+
+    /// Events of such tenants that wait.
+    pub(crate) fn waiting_of(&self, is_such: impl Fn(TenantId) -> bool) -> usize {
+        self.state.lock().queues.iter().flatten().filter(|waiting| is_such(waiting.tenant)).count()
+    }
+
+    /// Events of such tenants that the process has.
+    pub(crate) fn in_flight_of(&self, is_such: impl Fn(TenantId) -> bool) -> usize {
+        self.state.lock().in_flight.values().filter(|in_flight| is_such(in_flight.waiting.tenant)).count()
+    }
+
+    pub(crate) fn handed_back_at(&self) -> Option<Instant> {
+        self.state.lock().handed_back_at
     }
 
     pub(crate) fn in_flight(&self) -> usize {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use rand::RngExt as _;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -17,7 +18,7 @@ use worker_pool::{RestartPolicy, Restarts};
 
 use crate::child::{Child, Death, Why};
 use crate::outgoing::Outgoing;
-use crate::quarantine::Evidence;
+use crate::quarantine::Quarantine;
 use crate::shared::{Shared, Unstarted};
 use crate::worker_process::chain;
 use crate::worker_process_handle::WorkerProcessConfig;
@@ -29,6 +30,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Requests that wait for a process to be there.
 const DEFERRED_MAX: usize = 1_024;
+/// Requests under way at once.
+const CALLS_MAX: usize = 1_024;
+/// In how many pieces a heartbeat is waited for.
+const PATIENCE_PARTS: u32 = 8;
 /// Restarts that a tenant is to blame for do not count against the others' budget, but there is an end to all things: so
 /// many times the budget.
 const BLAMED_RESTARTS_FACTOR: usize = 10;
@@ -39,6 +44,8 @@ pub(crate) enum Order {
     Kill(ReplyTo<()>),
     Replace(ReplyTo<()>),
     Reload(TenantId, ReplyTo<()>),
+    Own(WorkerFilter, ReplyTo<()>),
+    Health(ReplyTo<()>),
     Stats(ReplyTo<WorkerStats>),
     Logs(ReplyTo<Vec<String>>),
 }
@@ -48,18 +55,27 @@ impl Order {
         match self {
             // It has ended; that is all that was asked.
             Self::Kill(reply_to) => reply_to.send(Ok(())),
-            Self::Drain(reply_to) | Self::Replace(reply_to) | Self::Reload(_, reply_to) => {
-                reply_to.send(Err(shared.gone()));
-            }
-            Self::Stats(reply_to) => reply_to.send(Err(shared.gone())),
-            Self::Logs(reply_to) => reply_to.send(Err(shared.gone())),
+            order => order.answer_with(shared.gone()),
+        }
+    }
+
+    fn answer_with(self, error: WorkerError) {
+        match self {
+            Self::Drain(reply_to)
+            | Self::Kill(reply_to)
+            | Self::Replace(reply_to)
+            | Self::Reload(_, reply_to)
+            | Self::Own(_, reply_to)
+            | Self::Health(reply_to) => reply_to.send(Err(error)),
+            Self::Stats(reply_to) => reply_to.send(Err(error)),
+            Self::Logs(reply_to) => reply_to.send(Err(error)),
         }
     }
 }
 
 pub(crate) struct Supervisor {
     shared: Arc<Shared>,
-    filter: WorkerFilter,
+    filter: Arc<Mutex<WorkerFilter>>,
     routing: Routing,
     config: WorkerProcessConfig,
     orders: UnboundedReceiver<Order>,
@@ -73,8 +89,20 @@ pub(crate) struct Supervisor {
     /// Who waits for the process that is being replaced.
     replacing: Vec<ReplyTo<()>>,
     gave_up: bool,
-    /// Requests under way.
-    calls: JoinSet<()>,
+    /// Requests under way. What comes back from one is to be tried again.
+    calls: JoinSet<Option<Order>>,
+}
+
+/// However a supervisor ends, also by a panic or with its runtime: nobody waits for ever.
+struct LastWord(Arc<Shared>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        let shared = &self.0;
+        shared.end("has lost its supervisor", None);
+        shared.fail_in_flight(u64::MAX, Unstarted::Lost, &|| shared.gone());
+        shared.refuse_waiting();
+    }
 }
 
 /// Why a process is not served any more.
@@ -101,7 +129,7 @@ impl Supervisor {
         };
         Self {
             shared,
-            filter,
+            filter: Arc::new(Mutex::new(filter)),
             routing,
             orders,
             pid,
@@ -119,6 +147,7 @@ impl Supervisor {
 
     /// Keeps the worker in processes until it is drained or killed, or fails too often.
     pub(crate) async fn run(mut self, first: Child) {
+        let _last_word = LastWord(Arc::clone(&self.shared));
         let mut child = Some(first);
         let drained = loop {
             let Some(mut current) = child.take() else {
@@ -168,7 +197,7 @@ impl Supervisor {
             if self.shared.has_ended() && self.shared.waiting() == 0 {
                 return None;
             }
-            let (config, filter) = (self.config.clone(), self.filter.clone());
+            let (config, filter) = (self.config.clone(), self.filter.lock().clone());
             let (id, routing) = (self.shared.id, self.routing);
             let start = async move { Child::start(id, &filter, routing, &config).await };
             match self.attend_absent(start).await? {
@@ -198,21 +227,11 @@ impl Supervisor {
         let id = shared.id;
         let unstarted = if death.was_in_order() { Unstarted::HandedBack } else { Unstarted::Lost };
         shared.fail_in_flight(death.taken_up_to, unstarted, &|| death.error(id));
-        let is_blamed = death.may_be_blamed() && !death.running.is_empty();
-        if is_blamed {
-            for running in &death.running {
-                let evidence = Evidence {
-                    tenant: running.tenant,
-                    template: running.template.clone(),
-                    event: running.event.clone(),
-                    exit: death.exit(),
-                    log_lines: death.log_lines.clone(),
-                    deaths: 0,
-                };
-                self.config.quarantine.blame(evidence, now);
-            }
+        let paused = death.blame(&self.config.quarantine, now);
+        for tenant in paused.iter().flatten() {
+            shared.refuse_waiting_of(*tenant, &|| paused_error(*tenant));
         }
-        let restarts = if is_blamed { &mut self.blamed_restarts } else { &mut self.restarts };
+        let restarts = if paused.is_some() { &mut self.blamed_restarts } else { &mut self.restarts };
         let wait = restarts.next(now).map(|wait| wait.mul_f64(rand::rng().random_range(0.75..1.25)));
         let running: Vec<_> = death.running.iter().map(|running| running.tenant.to_string()).collect();
         tracing::error!(
@@ -244,8 +263,9 @@ impl Supervisor {
             self.carry_out(order, &comm);
         }
         // What was to end before the process was there.
+        let drain_timeout = self.config.timeouts.drain;
         let mut draining: Pin<Box<dyn Future<Output = ()> + Send>> = if self.shared.has_ended() {
-            Box::pin(drain(Arc::clone(&self.shared), comm.clone(), self.config.timeouts.drain))
+            Box::pin(drain(Arc::clone(&self.shared), comm.clone(), drain_timeout))
         } else {
             Box::pin(std::future::pending())
         };
@@ -268,14 +288,17 @@ impl Supervisor {
                     }
                     Some(Order::Drain(reply_to)) => {
                         self.drains.push(reply_to);
-                        draining = Box::pin(drain(Arc::clone(&self.shared), comm.clone(), self.config.timeouts.drain));
-                        replacing = false;
+                        // A process that is being replaced takes nothing more: the next one serves what waits, and is
+                        // drained then.
+                        if !replacing {
+                            draining = Box::pin(drain(Arc::clone(&self.shared), comm.clone(), drain_timeout));
+                        }
                     }
                     Some(Order::Replace(reply_to)) => {
                         self.replacing.push(reply_to);
                         if self.drains.is_empty() && !replacing {
                             replacing = true;
-                            draining = Box::pin(hold_and_drain(Arc::clone(&self.shared), comm.clone(), self.config.timeouts.drain));
+                            draining = Box::pin(hold_and_drain(Arc::clone(&self.shared), comm.clone(), drain_timeout));
                         }
                     }
                     Some(order) => self.carry_out(order, &comm),
@@ -289,12 +312,25 @@ impl Supervisor {
                         Err(_) => End::Died(Why::Disconnected),
                     };
                 }
-                _ = &mut heart.0 => {
-                    return End::Died(if child.is_stopped() { Why::Stopped } else { Why::Hung });
-                }
+                beat = &mut heart.0 => return End::Died(match beat {
+                    Ok(Beat::GaveUp) => Why::GaveUp,
+                    Ok(Beat::Nonsense) => Why::Disconnected,
+                    _ if child.is_stopped() => Why::Stopped,
+                    _ => Why::Hung,
+                }),
                 _ = sweep.tick() => {
-                    self.shared.sweep(Instant::now());
-                    while self.calls.try_join_next().is_some() {}
+                    let now = Instant::now();
+                    self.shared.sweep(now);
+                    // Who hands events back is about to end.
+                    if self.shared.handed_back_at().is_some_and(|at| now - at > drain_timeout + EXIT_TIMEOUT) {
+                        return End::Died(Why::Disconnected);
+                    }
+                    while let Some(ended) = self.calls.try_join_next() {
+                        self.deferred.extend(ended.ok().flatten());
+                    }
+                    for order in std::mem::take(&mut self.deferred) {
+                        self.carry_out(order, &comm);
+                    }
                 }
             }
         }
@@ -316,6 +352,8 @@ impl Supervisor {
                     Some(Order::Drain(reply_to)) => self.drains.push(reply_to),
                     Some(Order::Replace(reply_to)) => self.replacing.push(reply_to),
                     Some(Order::Stats(reply_to)) => reply_to.send(Ok(self.own_stats())),
+                    // It is attended to.
+                    Some(Order::Health(reply_to)) => reply_to.send(Ok(())),
                     Some(order) if self.deferred.len() < DEFERRED_MAX => self.deferred.push(order),
                     Some(order) => order.refuse(&self.shared),
                 },
@@ -326,16 +364,43 @@ impl Supervisor {
     }
 
     /// Asks the process, in a task of its own.
-    fn carry_out(&mut self, order: Order, comm: &impl WorkerProcessComm) {
+    fn carry_out(&mut self, order: Order, comm: &(impl WorkerProcessComm + Clone)) {
+        if self.calls.len() >= CALLS_MAX {
+            let context = format!("worker {} is asked too much at once", self.shared.id);
+            return order.answer_with(WorkerError::new(WorkerErrorKind::Overloaded, context));
+        }
         let patience = self.config.timeouts.call;
         match order {
             Order::Reload(tenant, reply_to) => {
                 let call = comm.call(Request::Reload { tenant });
                 self.calls.spawn(async move {
-                    reply_to.send(ask(call, patience).await.and_then(|response| match response {
-                        Response::Done => Ok(()),
-                        _ => Err(odd_answer()),
-                    }));
+                    reply_to.send(ask(call, patience).await.and_then(is_done));
+                    None
+                });
+            }
+            Order::Health(reply_to) => {
+                let call = comm.call(Request::Health);
+                self.calls.spawn(async move {
+                    reply_to.send(ask(call, patience).await.and_then(is_done));
+                    None
+                });
+            }
+            Order::Own(filter, reply_to) => {
+                let (shared, comm) = (Arc::clone(&self.shared), comm.clone());
+                let (current, quarantine) = (Arc::clone(&self.filter), self.config.quarantine.clone());
+                let patience = self.config.timeouts.drain;
+                self.calls.spawn(async move {
+                    let answer = own(&shared, &comm, &filter, &quarantine, patience).await;
+                    match answer {
+                        Ok(()) => *current.lock() = filter,
+                        // The next process starts with what it had, serves what waits, and is told then.
+                        Err(error) if error.kind() == WorkerErrorKind::WorkerGone && !shared.has_ended() => {
+                            return Some(Order::Own(filter, reply_to));
+                        }
+                        Err(_) => {}
+                    }
+                    reply_to.send(answer);
+                    None
                 });
             }
             Order::Stats(reply_to) => {
@@ -348,6 +413,7 @@ impl Supervisor {
                         }
                         _ => Err(odd_answer()),
                     }));
+                    None
                 });
             }
             Order::Logs(reply_to) => {
@@ -357,6 +423,7 @@ impl Supervisor {
                         Response::Lines(lines) => Ok(lines),
                         _ => Err(odd_answer()),
                     }));
+                    None
                 });
             }
             Order::Drain(_) | Order::Kill(_) | Order::Replace(_) => {
@@ -398,9 +465,9 @@ impl Supervisor {
 }
 
 /// A task that ends with who waits for it.
-struct Abort(JoinHandle<()>);
+struct Abort<T>(JoinHandle<T>);
 
-impl Drop for Abort {
+impl<T> Drop for Abort<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -415,10 +482,18 @@ async fn pump(shared: Arc<Shared>, comm: impl WorkerProcessComm) {
         shared.open();
         while let Some(chunk) = up.next().await {
             frames.push(&chunk?);
-            while let Some(message) = frames.next(Up::decode)? {
-                messages.push(message);
-            }
+            let nonsense = loop {
+                match frames.next(Up::decode) {
+                    Ok(Some(message)) => messages.push(message),
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+            };
+            // What came before it counts.
             shared.answered(&mut messages);
+            if let Some(error) = nonsense {
+                return Err(error.into());
+            }
         }
         Ok::<_, CommError>(())
     };
@@ -428,15 +503,82 @@ async fn pump(shared: Arc<Shared>, comm: impl WorkerProcessComm) {
     shared.close();
 }
 
-/// Asks the engine again and again whether it runs. Returns when it does not say.
-async fn heartbeats(comm: impl WorkerProcessComm, interval: Duration, patience: Duration) {
+/// What is wrong with a process, by what it answers when it is asked.
+enum Beat {
+    /// Nothing came in time.
+    Missing,
+    /// What came makes no sense.
+    Nonsense,
+    /// The engine has ended, and nobody told it to.
+    GaveUp,
+}
+
+/// Asks the engine again and again whether it runs. Returns when something is wrong.
+async fn heartbeats(comm: impl WorkerProcessComm, interval: Duration, patience: Duration) -> Beat {
     loop {
         sleep(interval).await;
-        // A refusal is an answer. A connection that is broken is seen by who pumps.
-        if timeout(patience, comm.call(Request::Health)).await.is_err() {
-            return;
+        let mut call = comm.call(Request::Health);
+        let mut parts = 0;
+        let answer = loop {
+            match timeout(patience / PATIENCE_PARTS, &mut call).await {
+                Ok(answer) => break answer,
+                Err(_) if parts + 1 >= PATIENCE_PARTS => return Beat::Missing,
+                // In parts: if this process was stopped for a while, one of them is over, and the answer is looked at.
+                Err(_) => parts += 1,
+            }
+        };
+        match answer {
+            Ok(Response::Refused(error)) if WorkerError::from(error.clone()).kind() == WorkerErrorKind::WorkerGone => {
+                return Beat::GaveUp;
+            }
+            // Another refusal is an answer.
+            Ok(Response::Done | Response::Refused(_)) => {}
+            // A connection that is broken is seen by who pumps.
+            Err(CommError::Broken(_) | CommError::Connect(_)) => {}
+            Ok(_) | Err(_) => return Beat::Nonsense,
         }
     }
+}
+
+/// Lets the process finish what it has of tenants that it is to own no more, and own these.
+async fn own(
+    shared: &Shared,
+    comm: &impl WorkerProcessComm,
+    filter: &WorkerFilter,
+    quarantine: &Quarantine,
+    patience: Duration,
+) -> Result<(), WorkerError> {
+    let is_other = |tenant| !filter.owns(tenant);
+    let owned = async {
+        while shared.waiting_of(is_other) > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let paused = quarantine.all().into_iter().map(|evidence| evidence.tenant);
+        let own = Request::Own { after: shared.last_id(), filter: filter.clone().without(paused) };
+        ask(comm.call(own), patience).await.and_then(is_done)?;
+        // The answers come by another stream.
+        while shared.in_flight_of(is_other) > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    };
+    timeout(patience, owned).await.unwrap_or_else(|_| {
+        let context = format!("worker {} has not given up its tenants for {patience:?}", shared.id);
+        Err(WorkerError::new(WorkerErrorKind::TimedOut, context))
+    })
+}
+
+fn is_done(response: Response) -> Result<(), WorkerError> {
+    match response {
+        Response::Done => Ok(()),
+        _ => Err(odd_answer()),
+    }
+}
+
+/// The answer to events of who is quarantined.
+pub(crate) fn paused_error(tenant: TenantId) -> WorkerError {
+    let context = format!("{tenant} is quarantined: its code was running when its worker died, too often");
+    WorkerError::new(WorkerErrorKind::TenantLimited, context)
 }
 
 /// Lets the process finish all that waits and is in flight.
@@ -485,4 +627,82 @@ async fn ask(
 
 fn odd_answer() -> WorkerError {
     WorkerError::new(WorkerErrorKind::Internal, "the worker process answered something else than it was asked")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Bytes, BytesMut};
+    use futures_util::future::BoxFuture;
+    use futures_util::stream::{self, Stream};
+    use worker_core::{DispatchResult, Event, Reply, WorkerId};
+    use worker_pool::QueueSizes;
+
+    use super::*;
+    use crate::workerprocesscomm::{Chunks, InMemory, WireError, WorkerProcessService};
+
+    /// A process that says this, whatever it is asked.
+    struct Says {
+        up: Bytes,
+        response: Response,
+    }
+
+    impl WorkerProcessService for Says {
+        fn dispatches(&self, _: Chunks) -> Chunks {
+            let said: Pin<Box<dyn Stream<Item = Result<Bytes, CommError>> + Send>> =
+                Box::pin(stream::iter([Ok(self.up.clone())]).chain(stream::pending()));
+            said
+        }
+
+        fn call(&self, _: Request) -> BoxFuture<'static, Response> {
+            let response = self.response.clone();
+            Box::pin(async move { response })
+        }
+    }
+
+    fn in_flight() -> (Arc<Shared>, Reply<DispatchResult>) {
+        let shared = Shared::new(WorkerId::new(1), &QueueSizes::default(), 10, Duration::from_secs(60));
+        let (reply_to, reply) = Reply::pending();
+        shared.put(TenantId::guild(1), Event::discord("MESSAGE_CREATE", "{}".into()), reply_to);
+        shared.open();
+        shared.fill(&mut BytesMut::new(), 1);
+        assert_eq!(shared.in_flight(), 1);
+        (Arc::new(shared), reply)
+    }
+
+    #[tokio::test]
+    async fn what_came_before_nonsense_counts_and_what_answers_nothing_does_not() {
+        let (shared, reply) = in_flight();
+        let mut up = BytesMut::new();
+        for id in [77, u64::MAX, 1, 1] {
+            Up::Answer { id, answer: Ok(DispatchResult::default()) }.put(&mut up);
+            Up::HandedBack { id }.put(&mut up);
+            Up::Done { id }.put(&mut up);
+        }
+        up.extend_from_slice(b"\x01\0\0\0\x63");
+        let comm = InMemory::new(Says { up: up.freeze(), response: Response::Done });
+        pump(Arc::clone(&shared), comm).await;
+        reply.await.unwrap();
+        assert_eq!((shared.in_flight(), shared.waiting(), shared.handed_back_at()), (0, 0, None));
+    }
+
+    #[tokio::test]
+    async fn an_event_that_is_handed_back_twice_waits_once() {
+        let (shared, _reply) = in_flight();
+        shared.answered(&mut vec![Up::HandedBack { id: 1 }, Up::HandedBack { id: 1 }, Up::Done { id: 1 }]);
+        assert_eq!((shared.in_flight(), shared.waiting()), (0, 1));
+        assert!(shared.handed_back_at().is_some(), "it is to end now");
+        shared.begin();
+        assert!(shared.handed_back_at().is_none());
+    }
+
+    #[tokio::test]
+    async fn who_answers_nonsense_or_has_given_up_is_found_by_a_heartbeat() {
+        let beat = async |response| {
+            let comm = InMemory::new(Says { up: Bytes::new(), response });
+            timeout(Duration::from_secs(5), heartbeats(comm, Duration::ZERO, Duration::from_secs(60))).await
+        };
+        let refused = |kind| Response::Refused(WireError::from(&WorkerError::new(kind, "x")));
+        assert!(matches!(beat(Response::Lines(Vec::new())).await, Ok(Beat::Nonsense)));
+        assert!(matches!(beat(refused(WorkerErrorKind::WorkerGone)).await, Ok(Beat::GaveUp)));
+    }
 }

@@ -30,6 +30,7 @@ use worker_core::{
     Call, DispatchResult, Reply, Routing, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike,
 };
 
+use crate::quarantine::Evidence;
 use crate::worker_process_comm_http2::serve_http2;
 use crate::workerprocesscomm::{
     Chunks, CommError, Down, FrameReader, IN_FLIGHT_MAX, Request, Response, Token, Up, VERSION, WireError,
@@ -44,7 +45,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The first line that a worker process reads: who it is.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Birth<'a> {
     pub(crate) version: u32,
@@ -55,6 +56,7 @@ pub(crate) struct Birth<'a> {
     pub(crate) routing: Routing,
     pub(crate) flight_log: std::borrow::Cow<'a, Path>,
     pub(crate) drain_millis: u64,
+    pub(crate) paused: Vec<Evidence>,
     pub(crate) made_of: std::borrow::Cow<'a, serde_json::value::RawValue>,
 }
 
@@ -142,6 +144,11 @@ impl Parent {
         self.birth.routing
     }
 
+    /// Why tenants that would be its own are kept apart, for their logs: of the first so many.
+    pub fn paused(&self) -> &[Evidence] {
+        &self.birth.paused
+    }
+
     /// The JSON of what the worker is made of, as the master's configuration has it.
     pub fn made_of(&self) -> &str {
         self.birth.made_of.get()
@@ -198,7 +205,12 @@ impl Parent {
 
 impl fmt::Debug for Parent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parent").field("birth", &self.birth).finish_non_exhaustive()
+        // What the worker is made of may hold secrets.
+        f.debug_struct("Parent")
+            .field("id", &self.birth.id)
+            .field("filter", &self.birth.filter)
+            .field("routing", &self.birth.routing)
+            .finish_non_exhaustive()
     }
 }
 
@@ -239,7 +251,8 @@ impl LogLines {
         while !line.is_char_boundary(end) {
             end -= 1;
         }
-        lines.push_back(line[..end].to_owned());
+        // They are shown in terminals, and a template may have a say in what is in them.
+        lines.push_back(line[..end].replace(|c: char| c.is_control() && c != '\t', "\u{fffd}"));
     }
 
     /// All that are kept, oldest first.
@@ -257,6 +270,8 @@ pub struct WorkerProcess<W> {
     taken_up_to: Mutex<u64>,
     taken_more: Notify,
     handing_back: AtomicBool,
+    /// The engine was told to end, or is about to be.
+    ending: AtomicBool,
     killed: Notify,
     streams: Mutex<Streams>,
 }
@@ -281,6 +296,7 @@ impl<W: WorkerLike + Send + Sync + 'static> WorkerProcess<W> {
             taken_up_to: Mutex::new(0),
             taken_more: Notify::new(),
             handing_back: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             killed: Notify::new(),
             streams: Mutex::default(),
         }
@@ -288,6 +304,7 @@ impl<W: WorkerLike + Send + Sync + 'static> WorkerProcess<W> {
 
     /// From now on events go back to the master.
     fn hand_back(&self) {
+        self.ending.store(true, SeqCst);
         self.handing_back.store(true, SeqCst);
     }
 
@@ -301,15 +318,24 @@ impl<W: WorkerLike + Send + Sync + 'static> WorkerProcess<W> {
         streams.wakers.drain(..).for_each(Waker::wake);
     }
 
-    async fn drain(&self, after: u64) -> Result<(), WorkerError> {
+    /// Waits until the engine has got this dispatch.
+    async fn until_taken(&self, id: u64) {
         loop {
             let more = self.taken_more.notified();
-            if *self.taken_up_to.lock() >= after {
+            if *self.taken_up_to.lock() >= id {
                 break;
             }
             more.await;
         }
-        self.worker.drain().await
+    }
+
+    /// Whether the engine runs: it is asked, not only the process.
+    async fn health(&self) -> Result<(), WorkerError> {
+        match self.worker.health().await {
+            // As it should be.
+            Err(error) if error.kind() == WorkerErrorKind::WorkerGone && self.ending.load(SeqCst) => Ok(()),
+            health => health,
+        }
     }
 
     async fn answer(&self, request: Request) -> Response {
@@ -318,16 +344,24 @@ impl<W: WorkerLike + Send + Sync + 'static> WorkerProcess<W> {
             Err(error) => Response::Refused(WireError::from(&error)),
         };
         match request {
-            // To have figures, the engine must get to them.
-            Request::Health => done(self.worker.stats().await.map(drop)),
+            Request::Health => done(self.health().await),
             Request::Stats => match self.worker.stats().await {
                 Ok(stats) => Response::Stats(Box::new(stats)),
                 Err(error) => Response::Refused(WireError::from(&error)),
             },
             Request::Logs => Response::Lines(self.logs.all()),
             Request::Reload { tenant } => done(self.worker.reload(tenant).await),
-            Request::Drain { after } => done(self.drain(after).await),
+            Request::Own { after, filter } => {
+                self.until_taken(after).await;
+                done(self.worker.own(filter).await)
+            }
+            Request::Drain { after } => {
+                self.until_taken(after).await;
+                self.ending.store(true, SeqCst);
+                done(self.worker.drain().await)
+            }
             Request::Kill => {
+                self.ending.store(true, SeqCst);
                 let killed = done(self.worker.kill().await);
                 self.killed.notify_one();
                 killed

@@ -25,8 +25,8 @@ use crate::workerprocesscomm::{
 };
 
 /// The version is in the paths: a worker of another version has not got them.
-const DISPATCHES: &str = "/v1/dispatches";
-const CALLS: &str = "/v1/calls";
+const DISPATCHES: &str = "/v2/dispatches";
+const CALLS: &str = "/v2/calls";
 
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;

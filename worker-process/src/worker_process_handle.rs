@@ -5,22 +5,25 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::watch;
 use worker_core::{Call, Reply, ReplyTo, Routing, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike};
-use worker_pool::{Poolable, QueueSizes, RestartPolicy};
+use worker_pool::{Poolable, QueueSizes, RestartPolicy, Restarts};
 
 use crate::child::Child;
 use crate::quarantine::Quarantine;
 use crate::shared::Shared;
-use crate::supervisor::{Order, Supervisor};
+use crate::supervisor::{Order, Supervisor, paused_error};
+
+/// The longest wait between tries of the first start.
+const FIRST_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// How to make worker processes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WorkerProcessConfig {
     pub(crate) program: Program,
     pub(crate) made_of: Box<RawValue>,
@@ -30,6 +33,7 @@ pub struct WorkerProcessConfig {
     pub(crate) timeouts: Timeouts,
     pub(crate) restarts: RestartPolicy,
     pub(crate) quarantine: Quarantine,
+    pub(crate) before_start: fn(),
 }
 
 /// What is run as a worker process.
@@ -93,6 +97,7 @@ impl WorkerProcessConfig {
             timeouts: Timeouts::default(),
             restarts: RestartPolicy::default(),
             quarantine: Quarantine::default(),
+            before_start: || {},
         })
     }
 
@@ -121,9 +126,32 @@ impl WorkerProcessConfig {
         Self { restarts, ..self }
     }
 
+    /// The same with something to do before each start of a process, on the thread that starts all of them: what a child
+    /// inherits from that thread can be set there.
+    pub fn with_before_start(self, before_start: fn()) -> Self {
+        Self { before_start, ..self }
+    }
+
     /// The same with this quarantine, which all processes of a pool should share.
     pub fn with_quarantine(self, quarantine: Quarantine) -> Self {
         Self { quarantine, ..self }
+    }
+}
+
+impl fmt::Debug for WorkerProcessConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What it is made of may hold secrets.
+        let Self { program, made_of: _, ids, queues, in_flight_max, timeouts, restarts, quarantine, before_start: _ } =
+            self;
+        f.debug_struct("WorkerProcessConfig")
+            .field("program", program)
+            .field("ids", ids)
+            .field("queues", queues)
+            .field("in_flight_max", in_flight_max)
+            .field("timeouts", timeouts)
+            .field("restarts", restarts)
+            .field("quarantine", quarantine)
+            .finish_non_exhaustive()
     }
 }
 
@@ -147,7 +175,8 @@ const _: () = {
 };
 
 impl WorkerProcessHandle {
-    /// Starts a process and waits until its engine answers. It is tried once. The runtime that this is called in must
+    /// Starts a process and waits until its engine answers. It is tried once, and again if a tenant is to blame that it did
+    /// not, for as long as there is one more to be paused. The runtime that this is called in must
     /// live as long as the handle: it drives the connection and the supervision.
     pub async fn start(
         id: WorkerId,
@@ -155,12 +184,30 @@ impl WorkerProcessHandle {
         routing: Routing,
         config: &WorkerProcessConfig,
     ) -> Result<Self, WorkerError> {
-        let child = match Child::start(id, &filter, routing, config).await {
-            Ok(child) => child,
-            Err(Err(error)) => return Err(error),
-            Err(Ok(death)) => {
-                let context = format!("the process of worker {id} did not start");
-                return Err(WorkerError::new(WorkerErrorKind::Internal, context).with_source(death.error(id)));
+        let mut blamed =
+            RestartPolicy { restarts_max: config.restarts.restarts_max.saturating_mul(10), ..config.restarts };
+        blamed.backoff_max = blamed.backoff_max.min(FIRST_BACKOFF_MAX);
+        let mut blamed = Restarts::new(blamed);
+        let child = loop {
+            match Child::start(id, &filter, routing, config).await {
+                Ok(child) => break child,
+                Err(Err(error)) => return Err(error),
+                Err(Ok(death)) => {
+                    let now = Instant::now();
+                    // Code that runs when a worker starts must not keep it from starting for ever.
+                    match death.blame(&config.quarantine, now).and_then(|_| blamed.next(now)) {
+                        Some(wait) => {
+                            tracing::error!(worker = %id, "the process did not start: {}", death.error(id));
+                            tokio::time::sleep(wait).await;
+                        }
+                        None => {
+                            let context = format!("the process of worker {id} did not start");
+                            return Err(
+                                WorkerError::new(WorkerErrorKind::Internal, context).with_source(death.error(id))
+                            );
+                        }
+                    }
+                }
             }
         };
         let shared = Arc::new(Shared::new(id, &config.queues, config.in_flight_max, config.timeouts.answer));
@@ -223,9 +270,7 @@ impl WorkerLike for WorkerProcessHandle {
         match call {
             Call::Dispatch { tenant, event, reply_to } => {
                 if quarantine.holds(tenant) {
-                    let context =
-                        format!("{tenant} is quarantined: its code was running when its worker died, too often");
-                    return reply_to.send(Err(WorkerError::new(WorkerErrorKind::TenantLimited, context)));
+                    return reply_to.send(Err(paused_error(tenant)));
                 }
                 shared.put(tenant, event, reply_to);
             }
@@ -240,7 +285,10 @@ impl WorkerLike for WorkerProcessHandle {
             }
             Call::Reload { reply_to, .. } if shared.has_ended() => reply_to.send(Err(shared.gone())),
             Call::Reload { tenant, reply_to } => self.order(Order::Reload(tenant, reply_to)),
+            Call::Own { reply_to, .. } if shared.has_ended() => reply_to.send(Err(shared.gone())),
+            Call::Own { filter, reply_to } => self.order(Order::Own(filter, reply_to)),
             Call::Stats { reply_to } => self.order(Order::Stats(reply_to)),
+            Call::Health { reply_to } => self.order(Order::Health(reply_to)),
             call => {
                 call.refuse(WorkerError::new(WorkerErrorKind::Internal, "a worker process does not know this call"))
             }

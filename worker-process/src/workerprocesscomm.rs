@@ -25,7 +25,7 @@ pub use request::{REQUEST_BYTES_MAX, Request, Response, WireError};
 pub use token::Token;
 
 /// The version of all messages. Both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How many dispatches a worker takes before it has answered the first: a master that sends more is refused.
 pub const IN_FLIGHT_MAX: usize = 1 << 16;

@@ -1,17 +1,18 @@
 //! What measurements have in common: an engine over a database in memory, tenants with a template, events for them.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use worker_builtins::Builtins;
 use worker_core::{
-    Capabilities, CompatDate, DispatchResult, Event, Limits, RatelimitRules, TemplateName, TenantId, Value,
+    Capabilities, CompatDate, DispatchResult, Event, Limits, RatelimitRules, Routing, TemplateName, TenantId, Value,
     WorkerError, WorkerFilter, WorkerId, WorkerLike,
 };
 use worker_db::{DbConfig, FileMap, NewTemplate, WorkerDb};
-use worker_pool::{WorkerThread, WorkerThreadConfig};
+use worker_pool::{Poolable, WorkerPool, WorkerPoolConfig, WorkerThread, WorkerThreadConfig};
 use worker_vm::floor::{EVENT_JSON, HANDLER};
 
 use super::BenchError;
@@ -88,14 +89,25 @@ impl Harness {
 
     /// A worker in a thread of its own.
     pub(super) fn thread(&self) -> Result<WorkerThread, CommandError> {
+        let started = self.block_on(WorkerThread::start(WorkerId::new(0), WorkerFilter::all(), &self.thread_config()));
+        started.map_err(CommandError::Workers)
+    }
+
+    /// Workers in threads of their own, as one.
+    pub(super) fn threads(&self, workers: NonZeroUsize) -> Result<WorkerPool<WorkerThread>, CommandError> {
+        let config = WorkerPoolConfig { workers, worker: self.thread_config() };
+        let (filter, routing) = (WorkerFilter::all(), Routing::default());
+        let started = self.block_on(WorkerPool::start(WorkerId::new(0), filter, routing, &config));
+        started.map_err(CommandError::Workers)
+    }
+
+    fn thread_config(&self) -> WorkerThreadConfig {
         let parts = self.parts.clone();
-        let config = WorkerThreadConfig::new(move |id, filter| {
+        WorkerThreadConfig::new(move |id, filter| {
             let worker = parts.worker(id, filter);
             async move { Ok(worker) }
         })
-        .with_contained_panics(worker_vm::contained_panics);
-        let started = self.block_on(WorkerThread::start(WorkerId::new(0), WorkerFilter::all(), &config));
-        started.map_err(CommandError::Workers)
+        .with_contained_panics(worker_vm::contained_panics)
     }
 
     /// Sends every tenant so many messages, one after the other.

@@ -52,7 +52,7 @@ impl Shared {
         self.harness.block_on(start).map_err(CommandError::Workers)
     }
 
-    fn pool(&self, workers: usize) -> Result<WorkerPool<WorkerProcessHandle>, CommandError> {
+    fn pool(&self, workers: usize, routing: Routing) -> Result<WorkerPool<WorkerProcessHandle>, CommandError> {
         let config = WorkerPoolConfig {
             workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
             worker: self.processes()?,
@@ -60,10 +60,45 @@ impl Shared {
         let start = <WorkerPool<WorkerProcessHandle> as Poolable>::start(
             WorkerId::new(0),
             WorkerFilter::all(),
-            Routing::default(),
+            routing,
             &config,
         );
         self.harness.block_on(start).map_err(CommandError::Workers)
+    }
+
+    /// Keeps events in flight while the pool is changed. How many failed, and how many milliseconds the change took.
+    fn under_load(
+        &self,
+        pool: &WorkerPool<WorkerProcessHandle>,
+        event: &Event,
+        change: impl Future<Output = Result<(), WorkerError>>,
+    ) -> Result<(u64, f64), CommandError> {
+        self.harness.block_on(async {
+            let (mut failed, mut took) = (0u64, 0.0);
+            let begun = Instant::now();
+            let mut change = std::pin::pin!(change);
+            let mut order = Order::new();
+            let mut waiting = VecDeque::new();
+            let mut done = false;
+            while !done || !waiting.is_empty() {
+                while !done && waiting.len() < IN_FLIGHT {
+                    waiting.push_back(pool.dispatch(spread(order.below(TENANTS)), event.clone()));
+                }
+                let Some(oldest) = waiting.front_mut() else { break };
+                tokio::select! {
+                    changed = &mut change, if !done => {
+                        changed.map_err(super::BenchError::Worker)?;
+                        took = nanoseconds(begun.elapsed()) / 1e6;
+                        done = true;
+                    }
+                    answer = oldest => {
+                        failed += u64::from(answer.is_err());
+                        waiting.pop_front();
+                    }
+                }
+            }
+            Ok((failed, took))
+        })
     }
 
     fn thread(&self) -> Result<WorkerThread, CommandError> {
@@ -154,46 +189,61 @@ pub(super) fn transport(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
 /// One worker process beside one worker thread, and two beside one.
 pub(super) fn dispatch(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
     let shared = Shared::new(TENANTS, Some(&handler()))?;
-    let (thread, one, two) = (shared.thread()?, shared.process()?, shared.pool(2)?);
+    let (thread, one, two) = (shared.thread()?, shared.process()?, shared.pool(2, Routing::default())?);
+    // What two cores of this machine come to, whatever the processes do.
+    let two_threads = shared.harness.threads(NonZeroUsize::new(2).unwrap_or(NonZeroUsize::MIN))?;
     let event = event();
     let events = effort.choose(10_000, 2_000);
     for _ in 0..2 {
         shared.round(&thread, TENANTS, IN_FLIGHT, 2_000, &event)?;
         shared.round(&one, TENANTS, IN_FLIGHT, 2_000, &event)?;
         shared.round(&two, TENANTS, 2 * IN_FLIGHT, 2_000, &event)?;
+        shared.round(&two_threads, TENANTS, 2 * IN_FLIGHT, 2_000, &event)?;
     }
     let (mut to_thread, mut to_one) = (Vec::new(), Vec::new());
     let (mut times, mut floors, mut twos) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut thread_twos, mut to_one_thread) = (Vec::new(), Vec::new());
     for _ in 0..effort.choose(15, 2) {
         let floor = shared.round(&thread, TENANTS, IN_FLIGHT, events, &event)?;
         let process = shared.round(&one, TENANTS, IN_FLIGHT, events, &event)?;
         let both = shared.round(&two, TENANTS, 2 * IN_FLIGHT, events, &event)?;
+        let both_threads = shared.round(&two_threads, TENANTS, 2 * IN_FLIGHT, events, &event)?;
+        to_one_thread.push(both_threads / floor);
+        thread_twos.push(both_threads / 1e3);
         to_thread.push(process / floor);
         to_one.push(both / process);
         floors.push(floor / 1e3);
         times.push(process / 1e3);
         twos.push(both / 1e3);
     }
-    let row = |question: &str, measured: &[f64], what, floors: &[f64], ratios: &[f64], bar| {
+    let row = |question: &str, measured: &[f64], what, floors: &[f64], ratios: &[f64], bar: Option<f64>| {
         let measured = quantile(measured, 0.5);
         let mut row = BenchRow::alone("process-dispatch", question, Unit::Microseconds, measured)
-            .beside(what, quantile(floors, 0.5))
-            .with_bar(Bar::Ratio(bar));
+            .beside(what, quantile(floors, 0.5));
+        row.bar = bar.map(Bar::Ratio);
         row.ratio = Some(quantile(ratios, 0.5));
         row.spread = Some(middle_half(ratios));
         row
     };
     Ok(vec![
-        row("An event through a worker process, 64 in flight", &times, "through a thread", &floors, &to_thread, 1.25),
+        row(
+            "An event through a worker process, 64 in flight",
+            &times,
+            "through a thread",
+            &floors,
+            &to_thread,
+            Some(1.25),
+        ),
+        row("An event through two worker threads", &thread_twos, "through one", &floors, &to_one_thread, None),
         // 1.7 times the events a second are 0.59 of the time.
-        row("An event through two worker processes", &twos, "through one", &times, &to_one, 0.59),
+        row("An event through two worker processes", &twos, "through one", &times, &to_one, Some(0.59)),
     ])
 }
 
 /// A worker that is killed under load, again and again.
 pub(super) fn kills(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
     let shared = Shared::new(TENANTS, Some(&handler()))?;
-    let pool = shared.pool(2)?;
+    let pool = shared.pool(2, Routing::default())?;
     let event = event();
     shared.round(&pool, TENANTS, IN_FLIGHT, 2_000, &event)?;
     let members = pool.members();
@@ -210,6 +260,8 @@ pub(super) fn kills(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
             let begun = Instant::now();
             answered(pool.dispatch(neighbour, event.clone())).await?;
             quiet.push(nanoseconds(begun.elapsed()) / 1e3);
+            // As often as they are asked later.
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         for _ in 0..effort.choose(200, 10) {
             let Some(pid) = members[0].pid() else { continue };
@@ -288,37 +340,16 @@ pub(super) fn replacements(effort: Effort) -> Result<Vec<BenchRow>, CommandError
         Ok::<_, CommandError>(())
     })?;
     drop(worker);
-    let pool = shared.pool(4)?;
+    let pool = shared.pool(4, Routing::default())?;
     shared.round(&pool, TENANTS, IN_FLIGHT, 2_000, &event)?;
-    let (mut failed, mut took) = (0u64, 0.0);
-    shared.harness.block_on(async {
-        let begun = Instant::now();
-        let mut rolling = std::pin::pin!(pool.replace_all());
-        let mut order = Order::new();
-        let mut waiting = VecDeque::new();
-        let mut done = false;
-        while !done || !waiting.is_empty() {
-            while !done && waiting.len() < IN_FLIGHT {
-                waiting.push_back(pool.dispatch(spread(order.below(TENANTS)), event.clone()));
-            }
-            let Some(oldest) = waiting.front_mut() else { break };
-            tokio::select! {
-                rolled = &mut rolling, if !done => {
-                    rolled.map_err(super::BenchError::Worker)?;
-                    took = nanoseconds(begun.elapsed()) / 1e6;
-                    done = true;
-                }
-                answer = oldest => {
-                    failed += u64::from(answer.is_err());
-                    waiting.pop_front();
-                }
-            }
-        }
-        Ok::<_, CommandError>(())
-    })?;
+    let (failed, took) = shared.under_load(&pool, &event, pool.replace_all())?;
+    drop(pool);
     let (eight, nine) =
         (NonZeroUsize::new(8).unwrap_or(NonZeroUsize::MIN), NonZeroUsize::new(9).unwrap_or(NonZeroUsize::MIN));
     let routing = Routing::Rendezvous { seed: 1 };
+    let pool = shared.pool(8, routing)?;
+    shared.round(&pool, TENANTS, IN_FLIGHT, 2_000, &event)?;
+    let (failed_in_resize, resize_took) = shared.under_load(&pool, &event, pool.resize(nine))?;
     let moved = (1..=100_000u64)
         .map(|id| TenantId::guild(id << 22))
         .filter(|tenant| routing.owner(*tenant, eight) != routing.owner(*tenant, nine))
@@ -346,7 +377,42 @@ pub(super) fn replacements(effort: Effort) -> Result<Vec<BenchRow>, CommandError
             moved as f64,
         )
         .with_bar(Bar::Measured(100_000.0 / 9.0 * 1.1)),
+        BenchRow::alone("process-replace", "  under load: events failed", Unit::Events, failed_in_resize as f64)
+            .with_bar(Bar::Measured(0.0)),
+        BenchRow::alone("process-replace", "  it takes", Unit::Milliseconds, resize_took),
     ])
+}
+
+/// What it costs that threads say whose code they run.
+pub(super) fn recorder(effort: Effort) -> Result<Vec<BenchRow>, CommandError> {
+    let shared = Shared::new(TENANTS, Some(&handler()))?;
+    let event = event();
+    let without = shared.thread()?;
+    // This thread has found that nothing is recorded, and keeps to it.
+    shared.round(&without, TENANTS, IN_FLIGHT, 2_000, &event)?;
+    let log = tempfile::NamedTempFile::new()?;
+    log.as_file().set_len(worker_core::FlightLog::BYTES as u64)?;
+    worker_vm::record_flights(log.path())?;
+    let with = shared.thread()?;
+    shared.round(&with, TENANTS, IN_FLIGHT, 2_000, &event)?;
+    let (mut times, mut floors, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..effort.choose(30, 2) {
+        let floor = shared.round(&without, TENANTS, IN_FLIGHT, effort.choose(5_000, 1_000), &event)?;
+        let time = shared.round(&with, TENANTS, IN_FLIGHT, effort.choose(5_000, 1_000), &event)?;
+        times.push(time);
+        floors.push(floor);
+        ratios.push(time / floor);
+    }
+    let mut row = BenchRow::alone(
+        "process-recorder",
+        "An event in a thread that says whose code it runs",
+        Unit::Nanoseconds,
+        quantile(&times, 0.5),
+    )
+    .beside("in one that does not", quantile(&floors, 0.5));
+    row.ratio = Some(quantile(&ratios, 0.5));
+    row.spread = Some(middle_half(&ratios));
+    Ok(vec![row])
 }
 
 fn signal(pid: u32, signal: Signal) {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// The program in an empty folder of its own, without the settings of whoever runs the tests.
 pub(crate) struct Antiraid {
     dir: TempDir,
-    env: Vec<(&'static str, &'static str)>,
+    env: Vec<(&'static str, String)>,
 }
 
 /// What a run printed, and its exit status.
@@ -27,8 +27,13 @@ impl Antiraid {
     }
 
     /// With a variable of the environment.
-    pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
-        self.env.push((name, value));
+    pub(crate) fn env(self, name: &'static str, value: &'static str) -> Self {
+        self.env_of(name, value)
+    }
+
+    /// With a variable of the environment that is made up as the test goes.
+    pub(crate) fn env_of(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.into()));
         self
     }
 
@@ -68,7 +73,7 @@ impl Antiraid {
                 command.env_remove(name);
             }
         }
-        command.args(args).current_dir(self.dir.path()).envs(self.env.iter().copied());
+        command.args(args).current_dir(self.dir.path()).envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -14,6 +14,7 @@ use worker_core::{
 };
 use worker_db::{DbConfig, DbError, KvSet, NewTemplate, Scopes, WorkerDb};
 use worker_expiry::{ExpiryProcess, ExpirySettings};
+use worker_process::Evidence;
 
 const A: TenantId = TenantId::guild(1 << 22);
 const B: TenantId = TenantId::guild(2 << 22);
@@ -343,5 +344,55 @@ fn a_handler_of_key_resume_that_breaks_its_vm_is_not_sent_again() {
         assert_eq!(stats.templates_run, 3, "{stats:?}");
         let printed: Vec<_> = lines(&worker, A).into_iter().filter(|line| line.len() == 1).collect();
         assert_eq!(printed, ["1", "2", "3"], "in the order in which they were made");
+    });
+}
+
+#[test]
+fn who_is_quarantined_finds_in_its_log_why() {
+    on_worker(|| async {
+        let world = World::new().await;
+        let worker = world.worker(quick());
+        worker.report_quarantine(&Evidence {
+            tenant: A,
+            template: "greedy".into(),
+            event: "MESSAGE".into(),
+            exit: "signal: 6 (SIGABRT)".into(),
+            log_lines: vec!["about to abort".into()],
+            deaths: 3,
+        });
+        let log = lines(&worker, A).join("\n");
+        for said in ["quarantined", "3 times", "`greedy`", "`MESSAGE`", "SIGABRT", "about to abort", "operator"] {
+            assert!(log.contains(said), "{said} is not in {log}");
+        }
+        assert!(lines(&worker, B).is_empty());
+    });
+}
+
+#[test]
+fn records_of_a_tenant_that_moves_are_handled_by_its_new_worker_once() {
+    on_worker(|| async {
+        let world = World::new().await;
+        for tenant in [A, B] {
+            world.template(tenant, &["KeyExpiry"], "local evt = ... task.wait(0.2) print(evt.data.key)").await;
+        }
+        let (old, new) = (world.worker(quick()), world.worker(quick()));
+        new.own(WorkerFilter::nobody()).await.unwrap();
+        // One is in hand when its tenant is given up, and one is due later.
+        world.set(A, "in hand", soon()).await;
+        world.set(B, "stays", soon()).await;
+        world.set(A, "later", Timestamp::now() + SignedDuration::from_secs(2)).await;
+        until("a record in hand", async || old.stats().await.unwrap().expiries_in_hand >= 2).await;
+        old.own(WorkerFilter::all().without([A])).await.unwrap();
+        assert_eq!(lines(&old, A), ["in hand"], "it was finished before");
+        assert!(!world.exists(A, "in hand").await);
+        new.own(WorkerFilter::all().without([B])).await.unwrap();
+        world.gone(A, "later").await;
+        world.gone(B, "stays").await;
+        assert_eq!((lines(&new, A), lines(&new, B)), (vec!["later".to_owned()], vec![]));
+        assert_eq!((lines(&old, A), lines(&old, B)), (vec!["in hand".to_owned()], vec!["stays".to_owned()]));
+        // What is written here afterwards is the new one's at once as well.
+        world.set(A, "again", soon()).await;
+        world.gone(A, "again").await;
+        assert_eq!(lines(&new, A), ["later", "again"]);
     });
 }

@@ -18,6 +18,7 @@ mod recording;
 mod replay;
 mod specs;
 mod store;
+mod top;
 mod type_check;
 mod types;
 mod usage;

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 pub(crate) struct Postgres {
@@ -49,6 +50,27 @@ impl Postgres {
     /// Ends the server as a crash would.
     pub(crate) fn crash(&self) {
         self.run("pg_ctl", &["stop", "-m", "immediate"]);
+    }
+
+    /// Stops all processes of the server: it takes connections and answers nothing.
+    pub(crate) fn freeze(&self) {
+        self.processes().into_iter().for_each(|pid| rustix::process::kill_process(pid, Signal::STOP).unwrap());
+    }
+
+    /// Lets them go on.
+    pub(crate) fn thaw(&self) {
+        // One that ended meanwhile needs it no more.
+        for pid in self.processes() {
+            let _ = rustix::process::kill_process(pid, Signal::CONT);
+        }
+    }
+
+    fn processes(&self) -> Vec<Pid> {
+        let pid_file = std::fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();
+        let postmaster: i32 = pid_file.lines().next().unwrap().parse().unwrap();
+        let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
+        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        [postmaster].into_iter().chain(children).filter_map(Pid::from_raw).collect()
     }
 
     pub(crate) fn url(&self) -> String {

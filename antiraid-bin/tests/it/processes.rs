@@ -3,13 +3,15 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::antiraid::{Antiraid, workspace};
+use crate::postgres::Postgres;
 
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,11 +21,11 @@ fn frame(t: &str, guild: u64, content: &str) -> String {
     json!({"op": 0, "t": t, "s": 1, "d": d}).to_string() + "\n"
 }
 
-fn message(guild: u64, content: &str) -> String {
+pub(crate) fn message(guild: u64, content: &str) -> String {
     frame("MESSAGE_CREATE", guild, content)
 }
 
-fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
 }
 
@@ -34,7 +36,7 @@ fn exists(pid: u32) -> bool {
 }
 
 #[track_caller]
-fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(seen) = look() {
@@ -46,15 +48,15 @@ fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 }
 
 /// A server, ended with the test.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     stdin: Option<ChildStdin>,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Server {
     /// A server of the database `antiraid.db` there, whose tenants 1 to 8 answer messages with their text.
-    fn start(antiraid: &Antiraid, args: &[&str]) -> Self {
+    pub(crate) fn start(antiraid: &Antiraid, args: &[&str]) -> Self {
         let mut child =
             antiraid.command([&["run", "--offline", "--listen", "127.0.0.1:0"], args].concat()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -84,23 +86,32 @@ impl Server {
     }
 
     /// The one result of an event, or how it was refused.
-    fn post(&self, frame: &str) -> Value {
-        let (_, body) = self.http("POST /events", frame).unwrap();
-        serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {body:?} for {frame}"))
+    pub(crate) fn post(&self, frame: &str) -> Value {
+        self.try_post(frame).unwrap()
     }
 
-    fn stats(&self) -> Value {
+    /// The same, from a server that may be gone.
+    fn try_post(&self, frame: &str) -> std::io::Result<Value> {
+        let (status, body) = self.http("POST /events", frame)?;
+        if status == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        serde_json::from_str(body.trim())
+            .map_err(|error| std::io::Error::other(format!("{error}: {body:?} for {frame}")))
+    }
+
+    pub(crate) fn stats(&self) -> Value {
         serde_json::from_str(&self.http("GET /stats", "").unwrap().1).unwrap()
     }
 
-    fn pids(&self) -> Vec<Option<u32>> {
+    pub(crate) fn pids(&self) -> Vec<Option<u32>> {
         let stats = self.stats();
         let workers = stats["workers"].as_array().unwrap();
         workers.iter().map(|worker| worker["pid"].as_u64().map(|pid| pid as u32)).collect()
     }
 
     /// The process of this worker, once it is there, and not this one.
-    fn pid(&self, worker: usize, not: Option<u32>) -> u32 {
+    pub(crate) fn pid(&self, worker: usize, not: Option<u32>) -> u32 {
         until("a process", || self.pids()[worker].filter(|pid| Some(*pid) != not))
     }
 
@@ -120,11 +131,22 @@ impl Drop for Server {
     }
 }
 
-/// Tenants 1 to 8 have a template that echoes, or never ends.
-fn with_echo() -> Antiraid {
+/// Tenants 1 to 8 have a template that echoes, writes, brings its worker down, or never ends.
+pub(crate) fn with_echo() -> Antiraid {
+    with_echo_in(Antiraid::new())
+}
+
+fn with_echo_in(antiraid: Antiraid) -> Antiraid {
     let code = r#"
-local evt = ...
-if evt.data.content == "hog" then
+local evt, ctx = ...
+if evt.data.content == "keep" then
+	ctx.KV:set("kept", string.rep("x", 30000), { "s" })
+	return "kept"
+elseif evt.data.content == "abort" then
+	print("ANTIRAID_TEST_ABORT")
+elseif evt.data.content == "overflow" then
+	print("ANTIRAID_TEST_OVERFLOW")
+elseif evt.data.content == "hog" then
 	-- Nearly all of its time goes by inside of single calls.
 	local numbers = table.create(20000, 0)
 	while true do
@@ -138,10 +160,10 @@ return evt.data.content
 "#;
     let tenants: Vec<String> = (1..=8u64).map(|id| format!("\"{}\"", id << 22)).collect();
     let manifest = format!(
-        "name = \"echo\"\ndescription = \"For a test.\"\ntenants = [{}]\nevents = [\"MESSAGE\"]\ncapabilities = []\n",
+        "name = \"echo\"\ndescription = \"For a test.\"\ntenants = [{}]\nevents = [\"MESSAGE\"]\ncapabilities = [\"kv[s]:*\"]\n",
         tenants.join(", ")
     );
-    let antiraid = Antiraid::new().file("t/template.toml", manifest).file("t/init.luau", code);
+    let antiraid = antiraid.file("t/template.toml", manifest).file("t/init.luau", code);
     antiraid.run(["template", "push", "t"]).with_status(0);
     antiraid
 }
@@ -251,55 +273,183 @@ fn who_brings_its_worker_down_is_paused_alone_listed_and_released() {
     assert_eq!(server.end().0, 0);
 }
 
-/// Under load, one worker is killed, stopped, aborted, overflown; then the master is killed. Every event is answered or
-/// reported, neighbours go on, and no process is left.
+/// How long answers took, in microseconds.
+fn p99(mut times: Vec<u128>) -> u128 {
+    times.sort_unstable();
+    times.get(times.len() * 99 / 100).copied().unwrap_or(0)
+}
+
+/// What is posted all the time, by tenants 1 to 4, while `act` goes on.
+struct Load<'a> {
+    server: &'a Server,
+    answered: AtomicU64,
+    reported: AtomicU64,
+    /// Odd tenants are the second worker's, which nothing happens to: how long their answers took.
+    neighbours: Mutex<Vec<u128>>,
+}
+
+impl<'a> Load<'a> {
+    fn during<R>(server: &'a Server, act: impl FnOnce(&Self) -> R) -> R {
+        let load = Self { server, answered: 0.into(), reported: 0.into(), neighbours: Mutex::default() };
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for tenant in 1..=4 {
+                let (load, stop) = (&load, &stop);
+                scope.spawn(move || {
+                    // Until it is told to stop, or the server is gone.
+                    while !stop.load(Relaxed)
+                        && let Ok(answer) = load.post(tenant)
+                    {
+                        if answer["value"] == "x" {
+                            load.answered.fetch_add(1, Relaxed);
+                        } else {
+                            assert_eq!(answer["retryable"], true, "tenant {tenant}: {answer}");
+                            assert_eq!(tenant % 2, 0, "a neighbour is not touched: {answer}");
+                            load.reported.fetch_add(1, Relaxed);
+                        }
+                    }
+                });
+            }
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&load)));
+            stop.store(true, Relaxed);
+            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn post(&self, tenant: u64) -> std::io::Result<Value> {
+        let begun = Instant::now();
+        let answer = self.server.try_post(&message(tenant, "x"))?;
+        if tenant % 2 == 1 {
+            self.neighbours.lock().unwrap().push(begun.elapsed().as_micros());
+        }
+        Ok(answer)
+    }
+
+    /// The neighbours' p99 since this was last asked. They must have had answers.
+    fn neighbours_p99(&self) -> u128 {
+        until("answers of neighbours", || (self.neighbours.lock().unwrap().len() > 20).then_some(()));
+        p99(std::mem::take(&mut *self.neighbours.lock().unwrap()))
+    }
+}
+
+/// Under load, one worker is killed, stopped, aborted and overflown by a template, and the disk is full; then the master
+/// is killed. Every event is answered or reported, neighbours go on, and no process is left.
 #[test]
 fn chaos() {
     let antiraid = with_echo();
     let server = Server::start(&antiraid, &["--topology", "process:2"]);
-    let (stop, answered, reported, neighbours) =
-        (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let mut pids: Vec<u32> = server.pids().into_iter().flatten().collect();
-    std::thread::scope(|scope| {
-        for tenant in 1..=4u64 {
-            let (server, stop, answered, reported, neighbours) = (&server, &stop, &answered, &reported, &neighbours);
-            scope.spawn(move || {
-                while !stop.load(Relaxed) {
-                    let answer = server.post(&message(tenant, "x"));
-                    if answer["value"] == "x" {
-                        answered.fetch_add(1, Relaxed);
-                        // Odd tenants are the second worker's, which nothing happens to.
-                        neighbours.fetch_add(tenant % 2, Relaxed);
-                    } else {
-                        assert_eq!(answer["retryable"], true, "tenant {tenant}: {answer}");
-                        assert_eq!(tenant % 2, 0, "a neighbour is not touched: {answer}");
-                        reported.fetch_add(1, Relaxed);
-                    }
-                }
-            });
-        }
+    Load::during(&server, |load| {
         type Fault<'a> = (&'a str, Box<dyn Fn(u32) + 'a>);
         let faults: [Fault<'_>; 4] = [
             ("kill -9", Box::new(|pid| signal(pid, Signal::KILL))),
             ("SIGSTOP", Box::new(|pid| signal(pid, Signal::STOP))),
-            ("abort", Box::new(|_| drop(server.post(&frame("ANTIRAID_TEST_ABORT", 2, ""))))),
-            ("stack overflow", Box::new(|_| drop(server.post(&frame("ANTIRAID_TEST_OVERFLOW", 2, ""))))),
+            ("abort in a template", Box::new(|_| drop(server.post(&message(6, "abort"))))),
+            ("stack overflow in a template", Box::new(|_| drop(server.post(&message(8, "overflow"))))),
         ];
+        println!("nothing happens: neighbours' p99 {} µs", load.neighbours_p99());
         for (name, fault) in faults {
             let pid = server.pid(0, None);
-            let (begun, before) = (Instant::now(), neighbours.load(Relaxed));
+            let begun = Instant::now();
+            load.neighbours_p99();
             fault(pid);
             pids.push(server.pid(0, Some(pid)));
             until("an answer after the fault", || (server.post(&message(2, "x"))["value"] == "x").then_some(()));
-            println!("{name}: the next event was answered after {:?}", begun.elapsed());
-            assert!(neighbours.load(Relaxed) > before, "{name}: neighbours go on");
+            let took = begun.elapsed();
+            println!(
+                "{name}: the next event was answered after {took:?}; neighbours' p99 {} µs",
+                load.neighbours_p99()
+            );
         }
-        stop.store(true, Relaxed);
+        assert_eq!(server.stats()["total"]["restarts"], 4);
+        // Those that have the fault in their own code, and nobody else, are the suspects.
+        assert_eq!(server.stats()["quarantined"], json!([]), "once is not too often");
+
+        // A full disk, as far as it is this program's: no file may grow beyond this size.
+        let processes: Vec<u32> = server.pids().into_iter().flatten().chain([server.child.id()]).collect();
+        limit_files(&processes, Some(96 << 10));
+        let refused = until("a write that fails", || {
+            let answer = server.post(&message(2, "keep"));
+            answer["value"].is_null().then_some(answer)
+        });
+        assert!(refused["error"].as_str().is_some_and(|error| error.contains("storage")), "{refused}");
+        assert_eq!(server.post(&message(2, "x"))["value"], "x", "what needs no disk goes on");
+        println!("a full disk: {}; neighbours' p99 {} µs", refused["error"], load.neighbours_p99());
+        limit_files(&processes, None);
+        let begun = Instant::now();
+        until("a write", || (server.post(&message(2, "keep"))["value"] == "kept").then_some(()));
+        println!("room again: the next write worked after {:?}", begun.elapsed());
+        assert_eq!(processes[..2], server.pids().into_iter().flatten().collect::<Vec<_>>(), "nobody died of it");
+        println!("{} answered, {} reported", load.answered.load(Relaxed), load.reported.load(Relaxed));
+
+        // While events are under way.
+        let begun = Instant::now();
+        signal(server.child.id(), Signal::KILL);
+        pids.extend(processes);
+        pids.retain(|pid| *pid != server.child.id());
+        until("no orphan", || pids.iter().all(|pid| !exists(*pid)).then_some(()));
+        println!("the master is killed: its workers were gone after {:?}", begun.elapsed());
     });
-    println!("{} answered, {} reported", answered.load(Relaxed), reported.load(Relaxed));
-    let total = server.stats()["total"].clone();
-    assert_eq!(total["restarts"], 4, "{total}");
+}
+
+/// No file of these processes may grow beyond so many bytes.
+fn limit_files(pids: &[u32], bytes: Option<u64>) {
+    for pid in pids {
+        let pid = Pid::from_raw(*pid as i32).unwrap();
+        // What is inherited from here is not raised.
+        let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Fsize);
+        let limit = Rlimit { current: bytes.or(current), maximum };
+        rustix::process::prlimit(Some(pid), Resource::Fsize, limit).unwrap();
+    }
+}
+
+#[test]
+fn a_database_that_does_not_answer_holds_up_only_those_who_need_it() {
+    let postgres = Postgres::start();
+    let antiraid = with_echo_in(Antiraid::new().env_of("ANTIRAID_DATABASE_URL", &postgres.url()));
+    let server = Server::start(&antiraid, &["--topology", "process:2"]);
+    for tenant in 1..=4 {
+        assert_eq!(server.post(&message(tenant, "keep"))["value"], "kept");
+    }
+    let pids = server.pids();
+    Load::during(&server, |load| {
+        println!("nothing happens: neighbours' p99 {} µs", load.neighbours_p99());
+        postgres.freeze();
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            let kept = scope.spawn(|| server.post(&message(2, "keep")));
+            // Longer than a heartbeat may take.
+            until("three seconds", || (begun.elapsed() > Duration::from_secs(3)).then_some(()));
+            println!("a frozen database: neighbours' p99 {} µs", load.neighbours_p99());
+            assert_eq!(server.post(&message(2, "x"))["value"], "x", "its tenant's other events go on as well");
+            assert!(!kept.is_finished(), "it waits for the database");
+            postgres.thaw();
+            let thawed = Instant::now();
+            let kept = kept.join().unwrap();
+            assert!(kept["value"] == "kept" || kept["error"].is_string(), "{kept}");
+            println!("it answers again: so did the event, after {:?}", thawed.elapsed());
+        });
+        assert_eq!(server.post(&message(2, "keep"))["value"], "kept");
+        assert_eq!(load.reported.load(Relaxed), 0);
+    });
+    assert_eq!(server.pids(), pids, "a worker that waits for the database does not hang");
+    assert_eq!(server.end().0, 0);
+}
+
+#[test]
+fn a_master_that_was_stopped_for_a_while_kills_nobody() {
+    let antiraid = with_echo();
+    let server = Server::start(&antiraid, &["--topology", "process:2"]);
+    let pids = server.pids();
     let master = server.child.id();
-    signal(master, Signal::KILL);
-    until("no orphan", || pids.iter().all(|pid| !exists(*pid)).then_some(()));
+    for _ in 0..2 {
+        signal(master, Signal::STOP);
+        let begun = Instant::now();
+        // Longer than a heartbeat may take.
+        until("three seconds", || (begun.elapsed() > Duration::from_secs(3)).then_some(()));
+        signal(master, Signal::CONT);
+        assert_eq!(server.post(&message(1, "well"))["value"], "well");
+        assert_eq!(server.post(&message(2, "well"))["value"], "well");
+    }
+    assert_eq!((server.pids(), &server.stats()["total"]["restarts"]), (pids, &json!(0)));
 }

@@ -19,6 +19,7 @@ enum Fault {
     DropsWhatIsTooMuch,
     CountsNothing,
     LeavesTheHeldBehind,
+    GivesNothingUp,
 }
 
 struct Faulty {
@@ -72,6 +73,7 @@ impl WorkerLike for Faulty {
             (Fault::LeavesTheHeldBehind, Call::Kill { reply_to }) => {
                 self.worker.submit(Call::Drain { reply_to });
             }
+            (Fault::GivesNothingUp, Call::Own { reply_to, .. }) => reply_to.send(Ok(())),
             (_, call) => self.worker.submit(call),
         }
     }
@@ -99,4 +101,5 @@ fault_is_found! {
     DropsWhatIsTooMuch by overload_is_typed_and_passes: "left: WorkerGone"
     CountsNothing by stats_count: "left: (0, 0, 0)"
     LeavesTheHeldBehind by kill_answers_what_is_pending: "succeeded, and should not"
+    GivesNothingUp by what_is_given_up_has_ended_then: "because what runs has ended"
 }

@@ -86,4 +86,6 @@ checks! {
     dropping_the_worker_answers_what_is_pending(start)
     drain_finishes_what_was_taken(start_impatient)
     stats_count(start)
+    health_is_answered_until_the_end(start)
+    what_is_given_up_has_ended_then(start_impatient)
 }

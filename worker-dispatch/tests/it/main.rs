@@ -10,6 +10,7 @@ mod ending;
 mod fairness;
 mod loading;
 mod order;
+mod owning;
 mod replies;
 mod results;
 mod resume;

@@ -7,7 +7,7 @@ mod panics;
 mod pools;
 mod queues;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::catch_unwind;
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const TENANT: TenantId = TenantId::guild(1 << 22);
 /// A test worker with more faults: those that take a runtime.
 struct Engine {
     inner: Rc<TestWorker>,
-    filter: WorkerFilter,
+    filter: RefCell<WorkerFilter>,
 }
 
 /// Gateway names of the events that [`Engine`] answers itself.
@@ -39,7 +39,7 @@ thread_local! {
 
 impl Engine {
     fn new(engine: &TestEngine, id: WorkerId, filter: WorkerFilter) -> Self {
-        Self { inner: Rc::new(engine.worker(id)), filter }
+        Self { inner: Rc::new(engine.worker(id)), filter: RefCell::new(filter) }
     }
 }
 
@@ -66,12 +66,16 @@ impl WorkerLike for Engine {
                         reply_to.send(Ok(result(Value::Null)));
                     });
                 }
-                WHO if !self.filter.owns(tenant) => {
+                WHO if !self.filter.borrow().owns(tenant) => {
                     reply_to.send(Err(WorkerError::new(WorkerErrorKind::BadRequest, "the tenant is another's")));
                 }
                 WHO => reply_to.send(Ok(result(Value::Integer(self.id().get().into())))),
                 _ => self.inner.submit(Call::Dispatch { tenant, event, reply_to }),
             },
+            Call::Own { filter, reply_to } => {
+                self.filter.replace(filter.clone());
+                self.inner.submit(Call::Own { filter, reply_to });
+            }
             call => self.inner.submit(call),
         }
     }

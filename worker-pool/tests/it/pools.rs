@@ -58,9 +58,9 @@ async fn ids_are_unique_in_a_tree_of_pools() {
     let config = pool(2, pool(3, config(&TestEngine::new())));
     let nested: Nested = start(Routing::default(), &config).await.unwrap();
     let mut ids = vec![nested.id()];
-    for inner in nested.members() {
+    for inner in &*nested.members() {
         ids.push(inner.id());
-        ids.extend(inner.members().iter().map(WorkerThread::id));
+        ids.extend(inner.members().iter().map(|member| member.id()));
     }
     assert_eq!(ids, (0..9).map(WorkerId::new).collect::<Vec<_>>());
     assert_eq!(Nested::ids(&config), 9);
@@ -146,4 +146,99 @@ async fn a_pool_of_threads_is_replaced_and_loses_nothing() {
     let counted = value(count()).await;
     assert!(matches!(counted, Value::Integer(1..=3)), "{counted:?}: it is another engine");
     assert_eq!(pool.stats().await.unwrap().restarts, 0);
+}
+
+#[tokio::test]
+async fn a_pool_grows_and_shrinks_and_only_a_share_of_tenants_moves() {
+    let routing = Routing::Rendezvous { seed: 1 };
+    let pool: WorkerPool<WorkerThread> = start(routing, &pool(8, config(&TestEngine::new()))).await.unwrap();
+    let eight = owners(&pool).await;
+    pool.resize(NonZeroUsize::new(9).unwrap()).await.unwrap();
+    let nine = owners(&pool).await;
+    let moved: Vec<_> = tenants().filter(|tenant| eight[tenant] != nine[tenant]).collect();
+    assert!(moved.iter().all(|tenant| nine[tenant] == 9), "to the new one only");
+    assert!((15..=55).contains(&moved.len()), "{} of 300", moved.len());
+    pool.resize(NonZeroUsize::new(8).unwrap()).await.unwrap();
+    assert_eq!(owners(&pool).await, eight);
+    assert_eq!(answer(pool.stats()).await.unwrap().workers, 8);
+    pool.resize(NonZeroUsize::new(1).unwrap()).await.unwrap();
+    assert!(owners(&pool).await.values().all(|owner| *owner == 1));
+    answer(pool.drain()).await.unwrap();
+    let ended = pool.resize(NonZeroUsize::new(2).unwrap()).await.unwrap_err();
+    assert_eq!(ended.kind(), WorkerErrorKind::WorkerGone);
+}
+
+#[tokio::test]
+async fn events_of_tenants_that_move_wait_for_the_old_owner_in_order() {
+    let (routing, engine) = (Routing::Rendezvous { seed: 1 }, TestEngine::new());
+    let pool: WorkerPool<WorkerThread> = start(routing, &pool(1, config(&engine))).await.unwrap();
+    let size = |size| NonZeroUsize::new(size).unwrap();
+    let moves = tenants().find(|tenant| routing.owner(*tenant, size(2)) == 1).unwrap();
+    let stays = tenants().find(|tenant| routing.owner(*tenant, size(2)) == 0).unwrap();
+    let count = |tenant| pool.dispatch(tenant, Order::Count.event());
+    // The old owner is busy: what it has taken comes first, whatever takes its time.
+    let stick = pool.dispatch(stays, Order::Stick.event());
+    engine.stuck().await;
+    let before: Vec<_> = (0..10).map(|_| count(moves)).collect();
+    let resized = {
+        let resizing = pool.resize(size(2));
+        let mut resizing = std::pin::pin!(resizing);
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(50), &mut resizing).await;
+        assert!(waited.is_err(), "the old owner has not answered");
+        let after: Vec<_> = (0..10).map(|_| count(moves)).collect();
+        assert_eq!(pool.members().len(), 1);
+        engine.unstick();
+        resizing.await.unwrap();
+        after
+    };
+    answer(stick).await.unwrap();
+    for replies in [before, resized] {
+        for (number, reply) in (1..).zip(replies) {
+            assert_eq!(value(reply).await, Value::Integer(number), "in order; from 1 at the new owner");
+        }
+    }
+    assert_eq!(value(pool.dispatch(moves, named(WHO))).await, Value::Integer(2));
+    assert_eq!(value(pool.dispatch(stays, named(WHO))).await, Value::Integer(1));
+}
+
+#[tokio::test]
+async fn a_pool_that_is_killed_while_it_is_resized_leaves_nobody_waiting() {
+    let (routing, engine) = (Routing::Rendezvous { seed: 1 }, TestEngine::new());
+    let pool: WorkerPool<WorkerThread> = start(routing, &pool(1, config(&engine))).await.unwrap();
+    let stick = pool.dispatch(TENANT, Order::Stick.event());
+    engine.stuck().await;
+    let mut replies = Vec::new();
+    let resizing = pool.resize(NonZeroUsize::new(3).unwrap());
+    let mut resizing = std::pin::pin!(resizing);
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(50), &mut resizing).await;
+    assert!(waited.is_err(), "the old owner has not answered");
+    replies.extend(tenants().map(|tenant| pool.dispatch(tenant, echo())));
+    let killed = pool.kill();
+    assert_eq!(answer(pool.dispatch(TENANT, echo())).await.unwrap_err().kind(), WorkerErrorKind::WorkerGone);
+    engine.unstick();
+    let _ = resizing.await;
+    answer(killed).await.unwrap();
+    let _ = answer(stick).await;
+    for reply in replies {
+        assert_eq!(answer(reply).await.unwrap_err().kind(), WorkerErrorKind::WorkerGone);
+    }
+}
+
+#[tokio::test]
+async fn a_pool_whose_new_members_do_not_start_stays_as_it_was() {
+    let engine = TestEngine::new();
+    let thread = WorkerThreadConfig::new(move |id, filter| {
+        let engine = Engine::new(&engine, id, filter);
+        async move {
+            if id == WorkerId::new(4) {
+                return Err(WorkerError::new(WorkerErrorKind::Storage, "the database is away"));
+            }
+            Ok(engine)
+        }
+    });
+    let pool: WorkerPool<WorkerThread> = start(Routing::Rendezvous { seed: 1 }, &pool(2, thread)).await.unwrap();
+    let before = owners(&pool).await;
+    let error = pool.resize(NonZeroUsize::new(4).unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), WorkerErrorKind::Storage);
+    assert_eq!(owners(&pool).await, before);
 }

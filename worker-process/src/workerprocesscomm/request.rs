@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use serde::{Deserialize, Serialize};
-use worker_core::{TenantId, WorkerError, WorkerErrorKind, WorkerStats};
+use worker_core::{TenantId, WorkerError, WorkerErrorKind, WorkerFilter, WorkerStats};
 
 /// The longest request or response.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -23,6 +23,14 @@ pub enum Request {
     Reload {
         /// Whose.
         tenant: TenantId,
+    },
+    /// Own these tenants from now on, once all dispatches up to this one have been taken; answered when what the worker
+    /// had of others has ended.
+    Own {
+        /// The number of the last dispatch.
+        after: u64,
+        /// The tenants.
+        filter: WorkerFilter,
     },
     /// End in good order, once all dispatches up to this one have been taken; answered when they are finished.
     Drain {

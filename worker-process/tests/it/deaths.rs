@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use worker_core::contract::Order;
 use worker_core::{Value, WorkerErrorKind, WorkerLike};
 use worker_pool::{QueueSizes, RestartPolicy};
 use worker_process::{Quarantine, QuarantinePolicy, Timeouts};
@@ -182,4 +183,62 @@ async fn many_kills_leave_no_process_behind() {
     let last = worker.pid();
     assert_eq!(last, None);
     until("all are gone", || pids.iter().all(|pid| !exists(*pid))).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_gives_up_ends_its_process_and_another_takes_over() {
+    let worker = start(&config(1)).await;
+    let first = pid(&worker).await;
+    // More than the engine's thread puts up with.
+    for _ in 0..6 {
+        answer(worker.dispatch(TENANT, Order::Panic.event())).await.unwrap_err();
+    }
+    until("another process", || worker.pid().is_some_and(|pid| i64::from(pid) != first)).await;
+    assert_eq!(value(worker.dispatch(TENANT, echo("well"))).await, Value::Text("well".into()));
+    // One that was drained has ended as well, and that is as it should be.
+    answer(worker.drain()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_master_that_was_away_for_a_while_takes_nobody_for_hung() {
+    let timeouts = Timeouts {
+        heartbeat_interval: Duration::from_millis(1),
+        heartbeat: Duration::from_millis(400),
+        ..Timeouts::default()
+    };
+    let quarantine = Quarantine::new(QuarantinePolicy { deaths_max: 1, ..QuarantinePolicy::default() }, |_| {});
+    let worker = start(&config(1).with_timeouts(timeouts).with_quarantine(quarantine)).await;
+    let first = pid(&worker).await;
+    for _ in 0..3 {
+        // As when it is stopped, or the host sleeps: nothing of this runtime runs.
+        std::thread::sleep(Duration::from_millis(600));
+        for _ in 0..20 {
+            assert_eq!(pid(&worker).await, first);
+        }
+    }
+    assert_eq!(answer(worker.stats()).await.unwrap().restarts, 0);
+}
+
+#[tokio::test]
+async fn a_supervisor_that_panics_leaves_nobody_waiting() {
+    let policy = QuarantinePolicy { deaths_max: 1, ..QuarantinePolicy::default() };
+    let quarantine = Quarantine::new(policy, |_| panic!("who is told panics"));
+    let worker = start(&config(1).with_quarantine(quarantine)).await;
+    gone(worker.dispatch(TENANT, event("ABORT", "{}"))).await;
+    let error = gone(worker.dispatch(OTHER, echo("is anybody there?"))).await;
+    assert!(error.to_string().contains("supervisor"), "{error}");
+    assert!(answer(worker.stats()).await.is_err());
+    answer(worker.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn all_of_the_flight_log_is_there_before_the_process_writes_into_it() {
+    use std::os::unix::fs::MetadataExt;
+    let _worker = start(&config(1)).await;
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut logs =
+        files.filter(|fd| std::fs::read_link(fd).is_ok_and(|to| to.to_string_lossy().contains("flight-log")));
+    let log = std::fs::metadata(logs.next().expect("a file in memory")).unwrap();
+    // A store into a hole would end the process if there were no memory for it.
+    assert!(log.blocks() * 512 >= log.len() && log.len() >= worker_core::FlightLog::BYTES as u64, "{log:?}");
 }

@@ -113,7 +113,7 @@ async fn a_pool_is_replaced_one_after_the_other_and_loses_nothing() {
     let (id, all) = (WorkerId::new(0), WorkerFilter::all());
     let pool =
         <WorkerPool<WorkerProcessHandle> as Poolable>::start(id, all, Routing::default(), &config).await.unwrap();
-    let pids = || pool.members().iter().map(WorkerProcessHandle::pid).collect::<Vec<_>>();
+    let pids = || pool.members().iter().map(|member| member.pid()).collect::<Vec<_>>();
     let before = pids();
     let load = async {
         for round in 0..200u64 {
@@ -126,4 +126,51 @@ async fn a_pool_is_replaced_one_after_the_other_and_loses_nothing() {
     let (rolled, ()) = tokio::join!(pool.replace_all(), load);
     rolled.unwrap();
     assert!(before.iter().zip(pids()).all(|(before, after)| after.is_some() && *before != after));
+}
+
+#[tokio::test]
+async fn a_drain_during_a_replacement_serves_what_waits() {
+    let worker = start(&config(1)).await;
+    let first = pid(&worker).await;
+    value(worker.dispatch(TENANT, event("DRAIN_SLOWLY", "{}"))).await;
+    let replaced = worker.replace();
+    let waits = loop {
+        // Once it is held, what comes waits.
+        let reply = worker.dispatch(TENANT, event("PID", "{}"));
+        if worker.events_waiting() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if worker.events_waiting() > 0 {
+                break reply;
+            }
+        }
+        answer(reply).await.unwrap();
+    };
+    let drained = worker.drain();
+    let Value::Integer(served_by) = value(waits).await else { panic!("no pid") };
+    assert_ne!(served_by, first);
+    answer(replaced).await.unwrap();
+    answer(drained).await.unwrap();
+    assert!(!exists(served_by));
+}
+
+#[tokio::test]
+async fn a_process_does_not_hear_the_terminals_ctrl_c() {
+    let worker = start(&config(1)).await;
+    let pid = rustix::process::Pid::from_raw(pid(&worker).await as i32).unwrap();
+    assert_eq!(rustix::process::getpgid(Some(pid)).unwrap(), pid, "it leads a group of its own");
+}
+
+#[test]
+fn nothing_that_is_printed_tells_a_secret() {
+    let program = worker_process::Program { path: "/bin/true".into(), args: Vec::new(), env: Vec::new() };
+    let config = worker_process::WorkerProcessConfig::new(program, &"postgres://user:hunter2@host/db").unwrap();
+    let printed = format!("{config:?}");
+    assert!(printed.contains("/bin/true") && !printed.contains("hunter2"), "{printed}");
+}
+
+#[test]
+fn a_line_of_a_log_is_nothing_for_a_terminal_to_obey() {
+    let lines = worker_process::LogLines::default();
+    lines.push("a\u{1b}[2Jb\u{7}\tc");
+    assert_eq!(lines.all(), ["a\u{fffd}[2Jb\u{fffd}\tc"]);
 }

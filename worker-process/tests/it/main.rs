@@ -7,6 +7,7 @@ mod deaths;
 mod endings;
 mod messages;
 mod quarantine;
+mod resize;
 
 use std::path::PathBuf;
 use std::time::Duration;

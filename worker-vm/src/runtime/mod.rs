@@ -4,6 +4,8 @@ pub(crate) mod context;
 pub(crate) mod coroutines;
 pub(crate) mod dispatches;
 pub(crate) mod environment;
+#[cfg(debug_assertions)]
+mod faults;
 pub(crate) mod flight_recorder;
 pub(crate) mod held;
 pub(crate) mod long_work;

@@ -226,6 +226,8 @@ unsafe extern "C-unwind" fn print(l: *mut lua_State) -> c_int {
             }
         }
     }
+    #[cfg(debug_assertions)]
+    super::faults::strike(&line);
     let tag = super::threads::ThreadTag::of(l);
     // Code with an environment of its own is that of whoever's thread it runs in.
     let environment = require::caller(vm, l)
