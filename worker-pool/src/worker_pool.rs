@@ -276,9 +276,10 @@ impl<T: Poolable> Inner<T> {
             let moving = table.moving.take();
             table.members = if failed.is_some() { Arc::clone(&old) } else { members };
             let (waiting, later) = moving.map(Moving::into_calls).unwrap_or_default();
+            let is_killed = later.iter().any(|call| matches!(call, Call::Kill { .. }));
             for call in waiting {
                 match &call {
-                    Call::Dispatch { tenant, .. } | Call::Reload { tenant, .. } => {
+                    Call::Dispatch { tenant, .. } | Call::Reload { tenant, .. } if !is_killed => {
                         let tenant = *tenant;
                         self.route(&table, tenant, call);
                     }
