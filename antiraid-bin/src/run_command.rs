@@ -1,5 +1,6 @@
 //! `antiraid run`: serves workers, so far without Discord: events come on standard input and over HTTP on this host.
 
+use std::cell::Cell;
 use std::io;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
@@ -102,9 +103,14 @@ pub async fn run(args: RunArgs, config: &Config, output: &mut Output) -> Result<
 
     let replay = Replay::new(&served.workers, in_flight, Some(output));
     let told = stopped.clone();
+    let asked_before = Cell::new(false);
     let interrupt = move || {
-        let mut told = told.clone();
+        let (mut told, asked_before) = (told.clone(), asked_before.replace(true));
         async move {
+            // A second one would give up what is in flight, and nobody sends that: it ends with the drain.
+            if asked_before {
+                std::future::pending::<()>().await;
+            }
             // Its sender lives until the end.
             let _ = told.wait_for(|stop| *stop).await;
         }
