@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -45,6 +45,8 @@ pub(crate) enum Order {
     Replace(ReplyTo<()>),
     Reload(TenantId, ReplyTo<()>),
     Own(WorkerFilter, ReplyTo<()>),
+    /// Once more the order of this number, unless another has come.
+    OwnAgain(u64, WorkerFilter, ReplyTo<()>),
     Health(ReplyTo<()>),
     Stats(ReplyTo<WorkerStats>),
     Logs(ReplyTo<Vec<String>>),
@@ -66,6 +68,7 @@ impl Order {
             | Self::Replace(reply_to)
             | Self::Reload(_, reply_to)
             | Self::Own(_, reply_to)
+            | Self::OwnAgain(_, _, reply_to)
             | Self::Health(reply_to) => reply_to.send(Err(error)),
             Self::Stats(reply_to) => reply_to.send(Err(error)),
             Self::Logs(reply_to) => reply_to.send(Err(error)),
@@ -89,6 +92,8 @@ pub(crate) struct Supervisor {
     /// Who waits for the process that is being replaced.
     replacing: Vec<ReplyTo<()>>,
     gave_up: bool,
+    /// How often it was told what to own.
+    own_orders: Arc<AtomicU64>,
     /// Requests under way. What comes back from one is to be tried again.
     calls: JoinSet<Option<Order>>,
 }
@@ -141,6 +146,7 @@ impl Supervisor {
             kills: Vec::new(),
             replacing: Vec::new(),
             gave_up: false,
+            own_orders: Arc::default(),
             calls: JoinSet::new(),
         }
     }
@@ -386,16 +392,29 @@ impl Supervisor {
                 });
             }
             Order::Own(filter, reply_to) => {
+                let number = self.own_orders.fetch_add(1, Relaxed) + 1;
+                self.carry_out(Order::OwnAgain(number, filter, reply_to), comm);
+            }
+            Order::OwnAgain(number, _, reply_to) if number != self.own_orders.load(Relaxed) => {
+                let context = format!("worker {} was told to own other tenants meanwhile", self.shared.id);
+                reply_to.send(Err(WorkerError::new(WorkerErrorKind::Internal, context)));
+            }
+            Order::OwnAgain(number, filter, reply_to) => {
                 let (shared, comm) = (Arc::clone(&self.shared), comm.clone());
                 let (current, quarantine) = (Arc::clone(&self.filter), self.config.quarantine.clone());
-                let patience = self.config.timeouts.drain;
+                let (patience, orders) = (self.config.timeouts.drain, Arc::clone(&self.own_orders));
                 self.calls.spawn(async move {
                     let answer = own(&shared, &comm, &filter, &quarantine, patience).await;
                     match answer {
-                        Ok(()) => *current.lock() = filter,
-                        // The next process starts with what it had, serves what waits, and is told then.
-                        Err(error) if error.kind() == WorkerErrorKind::WorkerGone && !shared.has_ended() => {
-                            return Some(Order::Own(filter, reply_to));
+                        Ok(()) if number == orders.load(Relaxed) => *current.lock() = filter,
+                        Ok(()) => {}
+                        // It is still to be so, also for the processes to come. If this one has died, the next one starts
+                        // with what it had, serves what waits, and is told then.
+                        Err(error)
+                            if matches!(error.kind(), WorkerErrorKind::WorkerGone | WorkerErrorKind::TimedOut)
+                                && !shared.has_ended() =>
+                        {
+                            return Some(Order::OwnAgain(number, filter, reply_to));
                         }
                         Err(_) => {}
                     }
