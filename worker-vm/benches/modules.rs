@@ -13,8 +13,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, criterion_group, criterion_main};
 use support::{Bench, runtime, tenant};
+use worker_core::Event;
 use worker_vm::Run;
-use worker_vm::floor::ModulesFloor;
+use worker_vm::floor::{Floor, ModulesFloor};
 
 const MB: usize = 1_000_000;
 
@@ -141,5 +142,24 @@ fn modules(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, modules);
+/// What an event costs beside its data and its template: its value, its context with all objects that nobody asks for, its
+/// thread and its turn. Against a function of a bare VM in a thread of its own.
+fn unused_context(criterion: &mut Criterion) {
+    const TIMES: u32 = 1_000;
+    let mut group = criterion.benchmark_group("What does an event cost of which nothing is used?");
+    let floor = Floor::of_source("return").expect("it compiles");
+    group.bench_function("floor", |b| b.iter(|| floor.run_plain(0)));
+    let runtime = runtime();
+    let (whole, bare) = runtime.block_on(async {
+        let bench = Bench::with_files(1, &[("init.luau", "return")]).await;
+        let event = Event::discord("MESSAGE_CREATE", b"{}".as_slice().into());
+        group.bench_function("runtime", |b| b.iter(|| assert!(bench.run(0, &event))));
+        let many = |run: &mut dyn FnMut()| quickest(|| (0..TIMES).for_each(|_| run())) / TIMES;
+        (many(&mut || assert!(bench.run(0, &event))), many(&mut || _ = black_box(floor.run_plain(0))))
+    });
+    group.finish();
+    println!("an event of which nothing is used: {whole:.0?}, a bare VM's function in a thread: {bare:.0?}");
+}
+
+criterion_group!(benches, modules, unused_context);
 criterion_main!(benches);
