@@ -27,7 +27,7 @@ use crate::modules::blob::{BlobBytes, Taken};
 pub(crate) const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// What work in place may make before it is begun anew off the VM's thread: some bytes become a thousand times as many.
-const INLINE_OUTPUT_BYTES_MAX: usize = 256 << 10;
+const INLINE_OUTPUT_BYTES_MAX: usize = 1 << 20;
 
 /// How long work in place may take before it is begun anew off the VM's thread.
 const INLINE_TIME_MAX: Duration = Duration::from_millis(2);
@@ -62,7 +62,7 @@ pub(crate) enum Work<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// In place, up to so many bytes of input; off the VM's thread above. Where there is no other place, up to four times
-    /// as many.
+    /// as many, but not above [`INLINE_BYTES_MAX`].
     InlineUpTo(usize),
     /// Never in place.
     Elsewhere,
@@ -186,7 +186,7 @@ where
     let in_place = match place {
         Place::Elsewhere | Place::KeyDerivation => false,
         Place::InlineUpTo(bytes) if yields => size <= bytes,
-        Place::InlineUpTo(bytes) => size <= bytes.saturating_mul(UNYIELDING_FACTOR).min(INLINE_BYTES_MAX),
+        Place::InlineUpTo(bytes) => size <= bytes.max(INLINE_BYTES_MAX.min(bytes.saturating_mul(UNYIELDING_FACTOR))),
     };
     if in_place {
         let bounds = if yields {

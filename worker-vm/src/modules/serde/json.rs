@@ -16,14 +16,18 @@ pub(super) fn read(text: &[u8], bounds: &Bounds) -> Result<(Json, usize), ApiErr
     // To count without telling where strings are takes a tenth of the time, and finds too many at worst.
     let mut bytes = bytes_of(1 + text.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count());
     if bytes > bounds.output_bytes_max() {
+        Json::check_depth(text).map_err(refused)?;
         bytes = bytes_of(measure(text));
     }
     bounds.check(bytes)?;
-    let json = Json::parse(text).map_err(|error| match error {
+    Ok((Json::parse(text).map_err(refused)?, bytes))
+}
+
+fn refused(error: JsonError) -> ApiError {
+    match error {
         JsonError::TooDeep => ValueError::TooDeep(DEPTH_MAX).into(),
         error => not_in("JSON", error.to_string().lines().next().unwrap_or_default()),
-    })?;
-    Ok((json, bytes))
+    }
 }
 
 /// At most how many values there are. The parser has no limit for memory: it is known beforehand.
