@@ -18,6 +18,9 @@ const OTHERS: usize = 50;
 /// Between two of their events.
 const INTERVAL: Duration = Duration::from_millis(1);
 
+/// An attack is made again whenever it ends, at least for so long: else a neighbour's p99 would be that of three events.
+const ATTACKED_MIN: Duration = Duration::from_millis(1_500);
+
 /// A quick look sees so much of each script.
 const QUICK: Duration = Duration::from_millis(500);
 
@@ -46,7 +49,7 @@ pub(super) fn scripts(name: &'static str, prefix: &str, effort: Effort) -> Resul
     let mut rows = Vec::new();
     let mut before = None;
     for (number, script) in SCRIPTS.iter().filter(|script| script.name.starts_with(prefix)).enumerate() {
-        harness.install(OTHERS + number..OTHERS + number + 1, &script.entry())?;
+        harness.install_with(OTHERS + number..OTHERS + number + 1, &script.entry(), &["*"].into_iter().collect())?;
         let Attack { ended, took, latencies } = one(&harness, OTHERS + number, script, effort)?;
         let [p99, slowest] = [latencies.value_at_quantile(0.99), latencies.max()].map(|nanos| nanos as f64 / 1e6);
         rows.push(BenchRow::alone(name, format!("{}: {ended}", script.name), Unit::Milliseconds, took));
@@ -78,19 +81,26 @@ fn one(harness: &Harness, number: usize, script: &HostileScript, effort: Effort)
     harness.warm(&worker, 0..OTHERS, 2)?;
     let (mut latencies, mut order) = (empty(), Order::new());
     let start = Instant::now();
-    let ended = harness.block_on(async {
-        let attack = tokio::task::spawn_local(worker.dispatch(tenant(number), event()));
-        while !attack.is_finished() && (effort == Effort::Full || start.elapsed() < QUICK) {
+    let (ended, took) = harness.block_on(async {
+        let mut attack = tokio::task::spawn_local(worker.dispatch(tenant(number), event()));
+        let (mut first, mut took) = (None, Duration::ZERO);
+        while (first.is_none() || start.elapsed() < ATTACKED_MIN) && (effort == Effort::Full || start.elapsed() < QUICK)
+        {
+            if attack.is_finished() {
+                let again = tokio::task::spawn_local(worker.dispatch(tenant(number), event()));
+                let ended = std::mem::replace(&mut attack, again).await;
+                if first.is_none() {
+                    (first, took) = (Some(ended), start.elapsed());
+                }
+            }
             let due = Instant::now();
             super::harness::value(worker.dispatch(tenant(order.below(OTHERS)), event()).await)?;
             latencies.saturating_record(u64::try_from(due.elapsed().as_nanos()).unwrap_or(u64::MAX));
             tokio::time::sleep(INTERVAL).await;
         }
-        if !attack.is_finished() {
-            attack.abort();
-            return Ok::<_, CommandError>("cut short".to_owned());
-        }
-        let answer = attack.await.ok().and_then(Result::ok);
+        attack.abort();
+        let Some(answer) = first else { return Ok::<_, CommandError>(("cut short".to_owned(), start.elapsed())) };
+        let answer = answer.ok().and_then(Result::ok);
         let outcome = answer.and_then(|mut answer| answer.templates.pop()).map(|result| result.outcome);
         let text = match outcome {
             Some(Ok(Value::Text(text))) => text,
@@ -99,9 +109,9 @@ fn one(harness: &Harness, number: usize, script: &HostileScript, effort: Effort)
             None => "no result".to_owned(),
         };
         let shown: String = text.chars().take(60).collect();
-        Ok(if script.ends_with(&text) { shown } else { format!("NOT AS IT SHOULD: {shown}") })
+        Ok((if script.ends_with(&text) { shown } else { format!("NOT AS IT SHOULD: {shown}") }, took))
     })?;
-    let took = start.elapsed().as_secs_f64() * 1e3;
+    let took = took.as_secs_f64() * 1e3;
     harness.block_on(worker.kill()).map_err(BenchError::Worker)?;
     Ok(Attack { ended, took, latencies })
 }

@@ -19,9 +19,12 @@ const PATTERN_BYTES_FREE: usize = 128;
 /// A text of fewer bytes is searched with any pattern.
 const SEARCH_BYTES_FREE: usize = 1 << 10;
 
-/// Bytes of text times bytes of pattern that a search may have: about 20 ms. With a set in the pattern they count always:
-/// each byte of text is compared with each of the set's.
+/// Bytes of text times bytes of pattern that a search may have: about 20 ms.
 const SEARCH_PRODUCT_MAX: usize = 20_000_000;
+
+/// The same where the pattern has a set, however short it is: each byte of text is compared with each of the set's, which
+/// takes about 40 ms if those are classes.
+const SET_PRODUCT_MAX: usize = 10_000_000;
 
 /// Elements that `table.move` moves in one call.
 const MOVE_MAX: f64 = 1_000_000.0;
@@ -36,8 +39,11 @@ const SORT_NATIVE_MAX: usize = 20_000;
 /// long strings that differ at their ends can be in a list a thousand times.
 const SORT_BYTES_MAX: usize = 200_000_000;
 
-/// Elements that `table.concat` joins in one call: about 30 ms if all are numbers.
-const CONCAT_MAX: f64 = 250_000.0;
+/// Elements that `table.concat` joins in one call: about 20 ms if they are strings.
+const CONCAT_MAX: f64 = 1_000_000.0;
+
+/// How many of them may be numbers, which takes ten times as long: about 15 ms.
+const CONCAT_NUMBERS_MAX: usize = 100_000;
 
 /// Bytes of a string that are described.
 const DESCRIBED_BYTES_MAX: usize = 64 << 10;
@@ -206,13 +212,24 @@ unsafe extern "C-unwind" fn bounded_search(l: *mut lua_State) -> c_int {
     run::safe_point(l);
     if let (Some(text), Some(pattern)) = (stack::bytes(l, 1), stack::bytes(l, 2))
         && text.len() > SEARCH_BYTES_FREE
-        && (pattern.len() > PATTERN_BYTES_FREE || pattern.contains(&b'['))
-        && text.len().saturating_mul(pattern.len()) > SEARCH_PRODUCT_MAX
     {
-        raise(
-            l,
-            ApiError::too_large("text and pattern together (bytes of text times bytes of pattern above 20 million)"),
-        );
+        let product = text.len().saturating_mul(pattern.len());
+        if pattern.len() > PATTERN_BYTES_FREE && product > SEARCH_PRODUCT_MAX {
+            raise(
+                l,
+                ApiError::too_large(
+                    "text and pattern together (bytes of text times bytes of pattern above 20 million)",
+                ),
+            );
+        }
+        if product > SET_PRODUCT_MAX && pattern.contains(&b'[') {
+            raise(
+                l,
+                ApiError::too_large(
+                    "text and pattern together (bytes of text times bytes of a pattern with a set above 10 million)",
+                ),
+            );
+        }
     }
     original(l)
 }
@@ -232,7 +249,14 @@ unsafe extern "C-unwind" fn bounded_concat(l: *mut lua_State) -> c_int {
     let first = stack::number_or_text(l, 3).unwrap_or(1.0);
     let last = stack::number_or_text(l, 4).unwrap_or_else(|| table_len(l, 1) as f64);
     if last - first >= CONCAT_MAX {
-        raise(l, ApiError::too_large("range of table.concat (above 250000 elements)"));
+        raise(l, ApiError::too_large("range of table.concat (above 1 million elements)"));
+    }
+    if last - first >= CONCAT_NUMBERS_MAX as f64 && stack::kind(l, 1) == Kind::Table {
+        let (first, last) = (first as c_int, last as c_int);
+        let numbers = (first..=last).filter(|&position| kind_of_element(l, position) == Kind::Number);
+        if numbers.count() > CONCAT_NUMBERS_MAX {
+            raise(l, ApiError::too_large("range of table.concat (above 100000 numbers)"));
+        }
     }
     original(l)
 }

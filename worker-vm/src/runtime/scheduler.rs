@@ -427,9 +427,13 @@ impl Vm {
     /// Closes a Lua thread that does not run. Another one may wait for it and have been preempted with it: that one goes on
     /// without it, and what it waited for itself is closed as well, since nothing else need hold that.
     fn reset(&self, state: *mut lua_State) {
+        // Only who was cut off half-way has a chain, and that is one thread of a template at most.
+        let cut_off: Vec<ThreadId> =
+            self.environments.borrow().iter().filter_map(|environment| environment.preempted.get()).collect();
         let waited_for: Vec<*mut lua_State> = {
             let mut threads = self.threads.borrow_mut();
-            let cut = threads.iter_mut().find_map(|thread| {
+            let cut = cut_off.into_iter().find_map(|id| {
+                let thread = threads.get_mut(id)?;
                 let place = thread.chain.iter().position(|&member| member == state)?;
                 // The last one is the entry's own thread, which its own `close` sees to.
                 (place + 1 < thread.chain.len()).then(|| thread.chain.drain(..=place).collect())

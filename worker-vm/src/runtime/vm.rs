@@ -450,6 +450,9 @@ impl Drop for Vm {
         // SAFETY: nothing runs: who runs a VM holds it. Destructors of native objects may look for the current VM.
         run::visit(self, || unsafe { ffi::lua_close(self.main) });
         self.book_memory(0);
+        if self.memory.was_large() {
+            alloc::give_back();
+        }
     }
 }
 
