@@ -493,7 +493,7 @@ impl Vm {
             self.after_slice(id, end, ran);
             drop(turn);
             in_a_row += 1;
-            if in_a_row % 4 == 0 {
+            if in_a_row % 4 == 0 && !self.ready.borrow().is_empty() {
                 tokio::task::yield_now().await;
             }
         }
