@@ -1,7 +1,8 @@
 //! Scripts that attack the runtime, for tests and benches: the folder `tests/luau/hostile`.
 //!
 //! Each says in its header what it tries, and how that must end: `-- Ends: ` and the texts, separated by ` | `, with one
-//! of which its error begins, or `ok` for a script that returns `"ok"` because all it tried was refused.
+//! of which its error begins (after the line, if there is one), or `ok` for a script that returns `"ok"` because all it
+//! tried was refused.
 
 /// A script.
 #[derive(Clone, Copy, Debug)]
@@ -26,14 +27,17 @@ pub const SCRIPTS: &[HostileScript] = scripts![
     "cpu_buffer",
     "cpu_close_self",
     "cpu_collect",
+    "cpu_collect_always",
     "cpu_compiler",
     "cpu_concat",
+    "cpu_concat_numbers",
     "cpu_coroutine_ping_pong",
     "cpu_date_formats",
     "cpu_debug_text",
     "cpu_deep_coroutines",
     "cpu_defer_storm",
     "cpu_error_in_error_handler",
+    "cpu_errors_of_bytes",
     "cpu_format_widths",
     "cpu_gsub_callback",
     "cpu_hash_collisions",
@@ -48,14 +52,19 @@ pub const SCRIPTS: &[HostileScript] = scripts![
     "cpu_loop_in_pcall",
     "cpu_loop_in_xpcall_handler",
     "cpu_metamethods",
+    "cpu_native_metamethods",
     "cpu_next_deleted",
+    "cpu_numbers_of_texts",
     "cpu_pattern",
     "cpu_pattern_backtracking",
+    "cpu_pattern_sets",
     "cpu_plain_find",
     "cpu_print",
     "cpu_select_unpack",
     "cpu_sort_comparator",
     "cpu_sort_inconsistent",
+    "cpu_sort_native",
+    "cpu_sort_strings",
     "cpu_spawn_in_spawn",
     "cpu_split_flood",
     "cpu_table_move",
@@ -103,19 +112,32 @@ pub const SCRIPTS: &[HostileScript] = scripts![
     "memory_waiting_threads",
     "memory_wide_result",
     "memory_wide_value",
+    "native_arguments",
     "storage_flood_of_threads",
     "storage_key_flood",
     "storage_large_value",
     "storage_scopes",
+    "work_of_many_threads",
+    "work_without_waiting",
 ];
 
 impl HostileScript {
     const ENDS: &str = "-- Ends: ";
 
     /// What its error may begin with, or `ok`.
-    pub fn ends(&self) -> impl Iterator<Item = &'static str> {
+    fn ends(&self) -> impl Iterator<Item = &'static str> {
         let line = self.source.lines().find_map(|line| line.strip_prefix(Self::ENDS));
         line.into_iter().flat_map(|line| line.split(" | "))
+    }
+
+    /// Whether it should end with this: its error, or what it returned.
+    pub fn ends_with(&self, text: &str) -> bool {
+        let without_line = text
+            .strip_prefix("/init.luau:")
+            .and_then(|rest| rest.split_once(": "))
+            .filter(|(line, _)| line.bytes().all(|byte| byte.is_ascii_digit()))
+            .map_or(text, |(_, message)| message);
+        self.ends().any(|end| without_line.starts_with(end))
     }
 
     /// The script as `/init.luau`: it answers `"next"` to an event whose data has a field `next`, and attacks otherwise.
@@ -140,6 +162,8 @@ mod tests {
         assert_eq!(files, SCRIPTS.iter().map(|script| script.name.to_owned()).collect());
         for script in SCRIPTS {
             assert!(script.ends().next().is_some_and(|end| !end.is_empty()), "{}", script.name);
+            // What begins so may be anything.
+            assert!(script.ends().all(|end| !end.starts_with('/')), "{}", script.name);
         }
     }
 }

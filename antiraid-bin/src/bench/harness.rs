@@ -61,13 +61,23 @@ impl Harness {
 
     /// Gives these tenants a template that runs for messages.
     pub(super) fn install(&self, tenants: Range<usize>, source: &str) -> Result<(), CommandError> {
+        self.install_with(tenants, source, &Capabilities::default())
+    }
+
+    /// The same with capabilities.
+    pub(super) fn install_with(
+        &self,
+        tenants: Range<usize>,
+        source: &str,
+        caps: &Capabilities,
+    ) -> Result<(), CommandError> {
         let tenants: Vec<_> = tenants.map(tenant).collect();
         for tenants in tenants.chunks(WorkerDb::PUT_TENANTS_MAX) {
             let template = NewTemplate {
                 name: TemplateName::new("bench").expect("because it is a good name"),
                 files: FileMap::from([("init.luau".to_owned(), source.to_owned())]),
                 events: vec!["MESSAGE".to_owned()],
-                allowed_caps: Capabilities::default(),
+                allowed_caps: caps.clone(),
                 error_channel: None,
                 compat: CompatDate::NEWEST,
                 paused: false,

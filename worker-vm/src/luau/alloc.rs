@@ -15,6 +15,8 @@ pub(crate) struct Memory {
     /// script that makes much garbage would hit the limit though little of it is alive.
     collect_above: Cell<usize>,
     collect_wanted: Cell<bool>,
+    /// Whether a collection was ever due.
+    was_large: Cell<bool>,
     callbacks: Cell<*mut ffi::lua_Callbacks>,
 }
 
@@ -25,6 +27,7 @@ impl Memory {
             limit: Cell::new(limit),
             collect_above: Cell::new(0),
             collect_wanted: Cell::new(false),
+            was_large: Cell::new(false),
             callbacks: Cell::new(std::ptr::null_mut()),
         };
         memory.collected();
@@ -59,6 +62,11 @@ impl Memory {
         self.collect_wanted.get()
     }
 
+    /// Whether so much was ever held that the process should see to it that it goes back to the system.
+    pub(crate) fn was_large(&self) -> bool {
+        self.was_large.get()
+    }
+
     /// Counts bytes that native code holds for the tenant, if there is room for them. Says whether there is.
     pub(crate) fn hold(&self, bytes: usize) -> bool {
         let after = self.used.get().saturating_add(bytes);
@@ -79,6 +87,7 @@ impl Memory {
 
     #[cold]
     fn want_collection(&self) {
+        self.was_large.set(true);
         if !self.collect_wanted.replace(true) && !self.callbacks.get().is_null() {
             // SAFETY: the callbacks are of the VM that allocates now.
             unsafe { (*self.callbacks.get()).interrupt = Some(crate::runtime::run::interrupt) };
@@ -91,6 +100,16 @@ impl Memory {
         let (used, limit) = (self.used.get(), self.limit.get());
         self.collect_above.set((limit / 8 * 3).max(used + limit.saturating_sub(used) / 2));
         self.collect_wanted.set(false);
+    }
+}
+
+/// Gives memory that was freed back to the system, where the C library would keep it: a hostile tenant's VM leaves holes of
+/// some megabytes.
+pub(crate) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: has no requirements.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

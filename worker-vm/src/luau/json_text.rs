@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "Luau's C API")]
 
+use std::borrow::Cow;
 use std::ffi::c_int;
 
 use worker_core::ValueError;
@@ -42,8 +43,9 @@ struct Writer {
     layout: Layout,
     bytes_max: usize,
     deadline: u64,
-    /// Names of the maps that are being written, the innermost last, with the iterator's place before each.
-    names: Vec<(String, c_int)>,
+    /// Names of the maps that are being written, the innermost last, with the iterator's place before each. Strings are
+    /// those of the tables, which nothing writes to meanwhile: no code of Luau's runs, and nothing is allocated there.
+    names: Vec<(Cow<'static, str>, c_int)>,
 }
 
 impl Writer {
@@ -226,14 +228,21 @@ impl Writer {
 }
 
 /// The name of a field, of the key at `idx`.
-fn name(l: *mut lua_State, idx: c_int) -> Result<String, ApiError> {
+///
+/// # Safety
+/// The key stays in its table, and the table in the Luau heap, for as long as the name is used.
+unsafe fn name(l: *mut lua_State, idx: c_int) -> Result<Cow<'static, str>, ApiError> {
     match stack::kind(l, idx) {
-        Kind::String => std::str::from_utf8(stack::bytes(l, idx).unwrap_or_default())
-            .map(str::to_owned)
-            .map_err(|_| ValueError::BadKey("string that is not UTF-8").into()),
+        Kind::String => {
+            let bytes: *const [u8] = stack::bytes(l, idx).unwrap_or_default();
+            // SAFETY: strings do not move, and this one stays, as the caller promises.
+            std::str::from_utf8(unsafe { &*bytes })
+                .map(Cow::Borrowed)
+                .map_err(|_| ValueError::BadKey("string that is not UTF-8").into())
+        }
         Kind::Number => {
             let number = stack::number(l, idx).unwrap_or_default();
-            if number.is_finite() { Ok(number.to_string()) } else { Err(ValueError::NotFinite.into()) }
+            if number.is_finite() { Ok(Cow::Owned(number.to_string())) } else { Err(ValueError::NotFinite.into()) }
         }
         other => Err(ValueError::BadKey(other.name()).into()),
     }

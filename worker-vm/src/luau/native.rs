@@ -19,6 +19,7 @@ use crate::error::ApiError;
 use crate::modules::typesext::U64;
 use crate::runtime::long_work::Work;
 use crate::runtime::metered::metered;
+use crate::runtime::run;
 use crate::runtime::sandbox::format_number;
 use crate::runtime::vm::Vm;
 
@@ -377,6 +378,7 @@ fn instance<F: Copy>() -> F {
 }
 
 unsafe extern "C-unwind" fn trampoline<F: Native>(l: *mut lua_State) -> c_int {
+    run::safe_point(l);
     let outcome = guarded(|| instance::<F>().call(&Call::new(l)));
     match outcome {
         Ok(values) => values.push(l),
@@ -407,6 +409,7 @@ where
     F: Fn(&Call) -> Result<Work<R>, ApiError> + Copy + 'static,
     R: Push + 'static,
 {
+    run::safe_point(l);
     match guarded(|| instance::<F>()(&Call::new(l))) {
         Ok(Work::Done(values)) => values.push(l),
         // Whoever has work for later has asked whether the thread may wait.

@@ -13,7 +13,6 @@ use std::ffi::{CStr, c_int};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::error::ApiError;
 use crate::luau::class::{self, Class, ClassBuilder, Object, tags};
@@ -22,6 +21,7 @@ use crate::luau::native::{self, Call};
 use crate::luau::stack::{Kind, Push, PushBox, set_field};
 use crate::luau::{ffi, lua_State};
 use crate::runtime::held::Held;
+use crate::runtime::long_work::{self, Place, Work};
 use crate::runtime::require;
 
 /// Bytes of a chunk's text: as a file of a template.
@@ -135,7 +135,7 @@ impl State {
     }
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Job {
     text: Arc<str>,
     name: String,
@@ -186,28 +186,32 @@ fn ready(call: &Call) -> Result<Option<Function>, ApiError> {
 /// Compiles a large text on another thread; the tenant pays for the time.
 fn compile_elsewhere(call: &Call) -> Result<impl Future<Output = Result<(), ApiError>> + use<>, ApiError> {
     let state = call.object::<Chunk>(1, "self")?.0.clone();
-    let (vm, account) = (call.vm().weak(), call.vm().tenant.account.clone());
     let job = state.borrow().job();
-    // The compiler's own memory: a tree of some forty bytes for each of the text's.
+    // The compiler's own memory: a tree of some forty bytes for each of the text's, which is why few compile at once.
     let working = hold(call, job.text.len())?;
+    let (size, work) = (job.text.len(), job.clone());
+    let compiled = long_work::run(
+        call,
+        Place::Elsewhere,
+        size,
+        working,
+        move |_| work.run(),
+        move |vm, bytecode| {
+            let held = Held::new(vm, bytecode.len())
+                .ok_or_else(|| ApiError::memory("no room for the chunk within the tenant's memory limit"))?;
+            let mut state = state.borrow_mut();
+            // It may have been changed meanwhile: then its caller asks again.
+            if state.job() == job {
+                state.compiled = Some(Compiled { bytecode, _held: held });
+            }
+            Ok(())
+        },
+    )?;
     Ok(async move {
-        let compiled = tokio::task::spawn_blocking(move || {
-            let start = Instant::now();
-            let bytecode = job.run();
-            (job, bytecode, start.elapsed())
-        });
-        let (job, bytecode, took) = compiled.await.map_err(|error| ApiError::internal(&error))?;
-        account.charge(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-        drop(working);
-        let bytecode = bytecode?;
-        let held = Held::new(vm, bytecode.len())
-            .ok_or_else(|| ApiError::memory("no room for the chunk within the tenant's memory limit"))?;
-        let mut state = state.borrow_mut();
-        // It may have been changed meanwhile: then its caller asks again.
-        if state.job() == job {
-            state.compiled = Some(Compiled { bytecode, _held: held });
+        match compiled {
+            Work::Done(()) => Ok(()),
+            Work::Later(future) => future.await,
         }
-        Ok(())
     })
 }
 

@@ -38,8 +38,8 @@ const FORMAT_BYTES_MAX: usize = 64 << 10;
 /// A pattern of so many bytes is compiled in place.
 const COMPILE_INLINE_BYTES_MAX: usize = 64;
 
-/// Steps of a search, positions times bytes of text, that take a few seconds at worst.
-const STEPS_MAX: usize = 1 << 29;
+/// Steps of a search, positions times bytes of text, that take two or three seconds at worst.
+const STEPS_MAX: usize = 1 << 28;
 
 /// Steps that are taken in place.
 const INLINE_STEPS_MAX: usize = 1 << 20;

@@ -32,6 +32,9 @@ const DATA_BYTES_MAX: usize = 8 << 20;
 
 const PLACE: Place = Place::InlineUpTo(INLINE_BYTES_MAX);
 
+/// JSON is parsed in less than a millisecond up to here.
+const JSON_INLINE_BYTES_MAX: usize = 256 << 10;
+
 /// Pushes the module. May raise.
 pub(crate) fn push_module(l: *mut lua_State) {
     // SAFETY: LUA_MINSTACK is enough: each value is stored at once.
@@ -136,7 +139,8 @@ fn decode(call: &Call) -> Result<Work<Counted<Decoded>>, ApiError> {
         Format::Yaml => yaml::read(utf8(&text)?, bounds).map(|(value, bytes)| (Decoded::Value(value), bytes)),
         Format::Toml => toml::read(utf8(&text)?, bounds).map(|(value, bytes)| (Decoded::Value(value), bytes)),
     };
-    long_work::run(call, PLACE, size, input, work, |vm: Weak<Vm>, (value, bytes)| {
+    let place = if let Format::Json = format { Place::InlineUpTo(JSON_INLINE_BYTES_MAX) } else { PLACE };
+    long_work::run(call, place, size, input, work, |vm: Weak<Vm>, (value, bytes)| {
         let held = Held::new(vm, bytes)
             .ok_or_else(|| ApiError::memory("no room for the value within the tenant's memory limit"))?;
         Ok(Counted { value, held })

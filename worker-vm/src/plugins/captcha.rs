@@ -20,6 +20,7 @@ use crate::luau::native::{self, Call};
 use crate::luau::stack::{Push, push_buffer, set_field};
 use crate::luau::{ffi, lua_State};
 use crate::runtime::held::{Counted, Held};
+use crate::tenant::Tenant;
 
 /// Pushes the plugin: a table, since its function is called with a dot. May raise.
 pub(crate) fn push_plugin(l: *mut lua_State) -> c_int {
@@ -61,17 +62,22 @@ fn create(call: &Call) -> Result<impl Future<Output = Result<Counted<Captcha>, A
     vm.tenant.ratelimits.take(RatelimitFamily::ImageCaptcha, "image_captcha", 1)?;
     let services = vm.surroundings.state.services();
     let (permits, home) = (services.captchas().clone(), services.home().clone());
-    let (weak, timeout) = (vm.weak(), vm.limits().captcha.timeout);
+    let (weak, tenant, timeout) = (vm.weak(), vm.tenant.clone(), vm.limits().captcha.timeout);
     let deadline = Instant::now() + timeout;
     Ok(async move {
         let drawn = async {
-            // Few draw at once, so what they draw on need not be counted. The semaphore is never closed.
-            let permit = permits.acquire_owned().await;
-            home.run_blocking(move || {
-                let _permit = permit;
+            // One at a time for a tenant, and few at once for all, so what they draw on need not be counted. The semaphores
+            // are never closed.
+            let own = tenant.long_work.clone().acquire_owned().await;
+            tenant.account.until_within_share().await;
+            let permits = (permits.acquire_owned().await, own);
+            let begun = Instant::now();
+            let drawn = home.run_blocking(move || {
+                let _permits = permits;
                 draw(&config, deadline)
-            })
-            .await
+            });
+            let _paid = Paid { tenant: &tenant, begun };
+            drawn.await
         };
         let captcha = match tokio::time::timeout(timeout, drawn).await {
             Ok(drawn) => drawn?.map_err(|Late| late())?,
@@ -81,6 +87,18 @@ fn create(call: &Call) -> Result<impl Future<Output = Result<Counted<Captcha>, A
             .ok_or_else(|| ApiError::memory("no room for the image within the tenant's memory limit"))?;
         Ok(Counted { value: captcha, held })
     })
+}
+
+/// Charges the time from `begun` to the tenant, also where nobody waits for the end of it.
+struct Paid<'a> {
+    tenant: &'a Tenant,
+    begun: Instant,
+}
+
+impl Drop for Paid<'_> {
+    fn drop(&mut self) {
+        self.tenant.account.charge(self.begun.elapsed().as_nanos() as u64);
+    }
 }
 
 fn late() -> ApiError {

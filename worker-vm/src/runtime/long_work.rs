@@ -27,13 +27,16 @@ use crate::modules::blob::{BlobBytes, Taken};
 pub(crate) const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// What work in place may make before it is begun anew off the VM's thread: some bytes become a thousand times as many.
-const INLINE_OUTPUT_BYTES_MAX: usize = 256 << 10;
+const INLINE_OUTPUT_BYTES_MAX: usize = 1 << 20;
 
 /// How long work in place may take before it is begun anew off the VM's thread.
 const INLINE_TIME_MAX: Duration = Duration::from_millis(2);
 
 /// The same where there is no other place for it.
 const UNYIELDING_TIME_MAX: Duration = Duration::from_millis(50);
+
+/// How much more than in place work may be given where there is no other place for it.
+const UNYIELDING_FACTOR: usize = 4;
 
 /// How long work may take.
 const TIME_MAX: Duration = Duration::from_secs(5);
@@ -58,8 +61,11 @@ pub(crate) enum Work<R> {
 /// Where work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In place, up to so many bytes of input; off the VM's thread above.
+    /// In place, up to so many bytes of input; off the VM's thread above. Where there is no other place, up to four times
+    /// as many, but not above [`INLINE_BYTES_MAX`].
     InlineUpTo(usize),
+    /// Never in place.
+    Elsewhere,
     /// Never in place, with the few that derive keys.
     KeyDerivation,
 }
@@ -178,9 +184,9 @@ where
     let yields = call.can_yield();
     let output_bytes_max = vm.memory().limit() / 2;
     let in_place = match place {
-        Place::KeyDerivation => false,
+        Place::Elsewhere | Place::KeyDerivation => false,
         Place::InlineUpTo(bytes) if yields => size <= bytes,
-        Place::InlineUpTo(_) => size <= INLINE_BYTES_MAX,
+        Place::InlineUpTo(bytes) => size <= bytes.max(INLINE_BYTES_MAX.min(bytes.saturating_mul(UNYIELDING_FACTOR))),
     };
     if in_place {
         let bounds = if yields {

@@ -13,7 +13,7 @@ pub(crate) async fn metered<F: Future>(account: Rc<CpuAccount>, future: F) -> F:
     std::future::poll_fn(|cx| {
         let start = Instant::now();
         let polled = future.as_mut().poll(cx);
-        account.charge(start.elapsed().as_nanos() as u64);
+        account.charge_extra(start.elapsed().as_nanos() as u64);
         polled
     })
     .await

@@ -8,6 +8,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use super::flight_recorder;
+use super::turns::HELD_NANOS_MAX;
 use super::vm::Vm;
 use super::watchdog::{self, Slot};
 use crate::luau::{ffi, lua_State, stack};
@@ -59,6 +60,8 @@ pub(crate) struct Ran {
     pub(crate) nanos: u64,
     /// Whether code that cannot yield ran out of its budget.
     pub(crate) ended: bool,
+    /// Whether it held the thread for much longer than its slice.
+    pub(crate) held: bool,
 }
 
 /// The VM that runs on this thread, or null.
@@ -81,7 +84,10 @@ pub(crate) fn enter<R>(vm: &Vm, slice_nanos: u64, f: impl FnOnce() -> R) -> (R, 
         let leave = Leave { run, slot: &slot, vm };
         let result = f();
         drop(leave);
-        (result, Ran { nanos: watchdog::now() - start, ended: run.ending.get() })
+        let nanos = watchdog::now() - start;
+        // Time in which the machine did something else is nobody's fault.
+        let held = nanos > HELD_NANOS_MAX && slot.cpu_time_over() > HELD_NANOS_MAX;
+        (result, Ran { nanos, ended: run.ending.get(), held })
     })
 }
 
@@ -192,6 +198,17 @@ pub(crate) unsafe extern "C-unwind" fn interrupt(l: *mut lua_State, gc: c_int) {
         }
         // No handler of Luau's catches this: it unwinds to `Vm::resume`, which gives the VM up.
         Action::Abandon => std::panic::resume_unwind(Box::new(VmAbandoned)),
+    }
+}
+
+/// A safe point in native code. Luau has one wherever its own code calls a function; so this is for functions that native
+/// code calls, and does nothing where the caller's own safe point follows. May raise.
+pub(crate) fn safe_point(l: *mut lua_State) {
+    // SAFETY: `l` is the running thread; the watchdog writes the field as a whole, see there.
+    unsafe {
+        if (*ffi::lua_callbacks(l)).interrupt.is_some() && ffi::lua_isyieldable(l) == 0 {
+            interrupt(l, -1);
+        }
     }
 }
 

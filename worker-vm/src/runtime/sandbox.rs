@@ -6,7 +6,7 @@ use std::ffi::{CStr, c_int};
 use std::sync::Once;
 
 use super::vm::Vm;
-use super::{coroutines, environment, require, task};
+use super::{coroutines, environment, require, run, task};
 use crate::error::ApiError;
 use crate::luau::native::{self, Call, raise};
 use crate::luau::stack::{self, Kind};
@@ -16,14 +16,53 @@ use crate::tenant_log::LogKind;
 /// A pattern of more bytes than this is checked against the text's size.
 const PATTERN_BYTES_FREE: usize = 128;
 
+/// A text of fewer bytes is searched with any pattern.
+const SEARCH_BYTES_FREE: usize = 1 << 10;
+
 /// Bytes of text times bytes of pattern that a search may have: about 20 ms.
 const SEARCH_PRODUCT_MAX: usize = 20_000_000;
+
+/// The same where the pattern has a set, however short it is: each byte of text is compared with each of the set's, which
+/// takes about 40 ms if those are classes.
+const SET_PRODUCT_MAX: usize = 10_000_000;
 
 /// Elements that `table.move` moves in one call.
 const MOVE_MAX: f64 = 1_000_000.0;
 
 /// Elements that `table.sort` sorts in one call: about 30 ms.
 const SORT_MAX: usize = 200_000;
+
+/// The same where each comparison may be a call of native code, between two of which there is no safe point.
+const SORT_NATIVE_MAX: usize = 20_000;
+
+/// Bytes of strings that `table.sort` may have to look at, each element's as often as it is compared: about 30 ms. Two
+/// long strings that differ at their ends can be in a list a thousand times.
+const SORT_BYTES_MAX: usize = 200_000_000;
+
+/// Elements that `table.concat` joins in one call: about 20 ms if they are strings.
+const CONCAT_MAX: f64 = 1_000_000.0;
+
+/// How many of them may be numbers, which takes ten times as long: about 15 ms.
+const CONCAT_NUMBERS_MAX: usize = 100_000;
+
+/// Bytes of a string that are described.
+const DESCRIBED_BYTES_MAX: usize = 64 << 10;
+
+/// Functions of Luau's that may take a while. Native code calls functions as well (`table.sort` its comparator, `table.find`
+/// an `__eq`, `string.format` a `__tostring`), a million times in a row, and between two calls of native functions there
+/// is no safe point: so these are one themselves where nobody else has one.
+const MAY_TAKE_LONG: [(&CStr, &[&CStr]); 4] = [
+    (c"string", &[c"format", c"lower", c"pack", c"packsize", c"rep", c"reverse", c"sub", c"unpack", c"upper"]),
+    (
+        c"table",
+        &[c"clear", c"clone", c"create", c"find", c"foreach", c"foreachi", c"maxn", c"pack", c"remove", c"unpack"],
+    ),
+    (c"utf8", &[c"char", c"codepoint", c"len", c"offset"]),
+    (c"buffer", &[c"copy", c"create", c"fill", c"fromstring", c"readstring", c"tostring", c"writestring"]),
+];
+
+/// The same, of the standard globals.
+const GLOBALS_MAY_TAKE_LONG: [&CStr; 4] = [c"next", c"tonumber", c"tostring", c"unpack"];
 
 /// Luau's flags that mend calls which could run for minutes without a safe point. They are of the process.
 const FLAGS: [&str; 3] = ["LuauTableMoveTimeoutFix", "LuauOptimizeStringSplit", "LuauTableRobustOom"];
@@ -59,9 +98,21 @@ pub(crate) fn set_up(vm: &Vm, l: *mut lua_State) {
             }
         });
         library(l, c"table", |l| {
+            wrap(l, c"concat", bounded_concat);
             wrap(l, c"move", bounded_move);
             wrap(l, c"sort", bounded_sort);
         });
+        for (name, functions) in MAY_TAKE_LONG {
+            library(l, name, |l| functions.iter().for_each(|function| wrap(l, function, interruptible)));
+        }
+        for name in GLOBALS_MAY_TAKE_LONG {
+            wrap_global(l, name, interruptible);
+        }
+        // `pairs` hands out the `next` that it was made with.
+        ffi::lua_rawgetfield(l, ffi::LUA_GLOBALSINDEX, c"pairs".as_ptr());
+        ffi::lua_rawgetfield(l, ffi::LUA_GLOBALSINDEX, c"next".as_ptr());
+        ffi::lua_setupvalue(l, -2, 1);
+        ffi::lua_settop(l, -2);
         if let Some(harness) = vm.surroundings.state.harness() {
             library(l, c"os", |l| {
                 wrap(l, c"time", harness_time);
@@ -73,6 +124,8 @@ pub(crate) fn set_up(vm: &Vm, l: *mut lua_State) {
                 stack::Push::push(f64::from(harness.vm_seed()), l);
                 ffi::lua_call(l, 1, 0);
             });
+        } else {
+            library(l, c"os", |l| [c"date", c"time"].iter().for_each(|name| wrap(l, name, interruptible)));
         }
         // Of `debug`, the two functions that only describe.
         ffi::lua_pushcclosurek(l, ffi::luaopen_debug, std::ptr::null(), 0, None);
@@ -82,6 +135,7 @@ pub(crate) fn set_up(vm: &Vm, l: *mut lua_State) {
             ffi::lua_rawgetfield(l, -2, name.as_ptr());
             ffi::lua_rawsetfield(l, -2, name.as_ptr());
         }
+        wrap(l, c"traceback", interruptible);
         set_global(l, c"debug");
         ffi::lua_settop(l, -2);
         task::push_library(l);
@@ -127,6 +181,16 @@ fn wrap(l: *mut lua_State, name: &'static CStr, check: ffi::lua_CFunction) {
     }
 }
 
+/// Puts a check before a standard global.
+fn wrap_global(l: *mut lua_State, name: &'static CStr, check: ffi::lua_CFunction) {
+    // SAFETY: as in `wrap`.
+    unsafe {
+        ffi::lua_rawgetfield(l, ffi::LUA_GLOBALSINDEX, name.as_ptr());
+        ffi::lua_pushcclosurek(l, check, name.as_ptr(), 1, None);
+        ffi::lua_rawsetfield(l, ffi::LUA_GLOBALSINDEX, name.as_ptr());
+    }
+}
+
 /// Calls the wrapped C function in place of the wrapper: same arguments, same results.
 fn original(l: *mut lua_State) -> c_int {
     // SAFETY: the upvalue is a C function of Luau's library that has no upvalues of its own.
@@ -138,21 +202,41 @@ fn original(l: *mut lua_State) -> c_int {
     }
 }
 
+/// A safe point, then the wrapped function.
+unsafe extern "C-unwind" fn interruptible(l: *mut lua_State) -> c_int {
+    run::safe_point(l);
+    original(l)
+}
+
 unsafe extern "C-unwind" fn bounded_search(l: *mut lua_State) -> c_int {
+    run::safe_point(l);
     if let (Some(text), Some(pattern)) = (stack::bytes(l, 1), stack::bytes(l, 2))
-        && pattern.len() > PATTERN_BYTES_FREE
-        && text.len().saturating_mul(pattern.len()) > SEARCH_PRODUCT_MAX
+        && text.len() > SEARCH_BYTES_FREE
     {
-        raise(
-            l,
-            ApiError::too_large("text and pattern together (bytes of text times bytes of pattern above 20 million)"),
-        );
+        let product = text.len().saturating_mul(pattern.len());
+        if pattern.len() > PATTERN_BYTES_FREE && product > SEARCH_PRODUCT_MAX {
+            raise(
+                l,
+                ApiError::too_large(
+                    "text and pattern together (bytes of text times bytes of pattern above 20 million)",
+                ),
+            );
+        }
+        if product > SET_PRODUCT_MAX && pattern.contains(&b'[') {
+            raise(
+                l,
+                ApiError::too_large(
+                    "text and pattern together (bytes of text times bytes of a pattern with a set above 10 million)",
+                ),
+            );
+        }
     }
     original(l)
 }
 
 unsafe extern "C-unwind" fn bounded_move(l: *mut lua_State) -> c_int {
-    if let (Some(from), Some(to)) = (stack::number(l, 2), stack::number(l, 3))
+    run::safe_point(l);
+    if let (Some(from), Some(to)) = (stack::number_or_text(l, 2), stack::number_or_text(l, 3))
         && to - from >= MOVE_MAX
     {
         raise(l, ApiError::too_large("range of table.move (above 1 million)"));
@@ -160,12 +244,79 @@ unsafe extern "C-unwind" fn bounded_move(l: *mut lua_State) -> c_int {
     original(l)
 }
 
-unsafe extern "C-unwind" fn bounded_sort(l: *mut lua_State) -> c_int {
-    // SAFETY: raw length of a table.
-    if stack::kind(l, 1) == Kind::Table && unsafe { ffi::lua_objlen_(l, 1) } as usize > SORT_MAX {
-        raise(l, ApiError::too_large("table.sort (above 200000 elements)"));
+unsafe extern "C-unwind" fn bounded_concat(l: *mut lua_State) -> c_int {
+    run::safe_point(l);
+    let first = stack::number_or_text(l, 3).unwrap_or(1.0);
+    let last = stack::number_or_text(l, 4).unwrap_or_else(|| table_len(l, 1) as f64);
+    if last - first >= CONCAT_MAX {
+        raise(l, ApiError::too_large("range of table.concat (above 1 million elements)"));
+    }
+    if last - first >= CONCAT_NUMBERS_MAX as f64 && stack::kind(l, 1) == Kind::Table {
+        let (first, last) = (first as c_int, last as c_int);
+        let numbers = (first..=last).filter(|&position| kind_of_element(l, position) == Kind::Number);
+        if numbers.count() > CONCAT_NUMBERS_MAX {
+            raise(l, ApiError::too_large("range of table.concat (above 100000 numbers)"));
+        }
     }
     original(l)
+}
+
+unsafe extern "C-unwind" fn bounded_sort(l: *mut lua_State) -> c_int {
+    run::safe_point(l);
+    let len = table_len(l, 1);
+    if len > SORT_MAX {
+        raise(l, ApiError::too_large("table.sort (above 200000 elements)"));
+    }
+    // SAFETY: any index is allowed.
+    let compares_natively = unsafe { ffi::lua_iscfunction(l, 2) } != 0;
+    let compares_itself = matches!(stack::kind(l, 2), Kind::None | Kind::Nil);
+    // Elements of different types cannot be compared, which shows at once: the first says what all are.
+    let first = if compares_itself && len > 0 { kind_of_element(l, 1) } else { Kind::None };
+    if len > SORT_NATIVE_MAX && (compares_natively || matches!(first, Kind::Table | Kind::Userdata)) {
+        let text = "table.sort (above 20000 elements, with a comparison that is not a Luau function)";
+        raise(l, ApiError::too_large(text));
+    }
+    if first == Kind::String && !sorts_few_bytes(l, len) {
+        raise(l, ApiError::too_large("table.sort (more than 200 million bytes of strings to compare)"));
+    }
+    original(l)
+}
+
+/// The length of the table at `index`, without metamethods; 0 if it is none.
+fn table_len(l: *mut lua_State, index: c_int) -> usize {
+    // SAFETY: raw length of a table.
+    if stack::kind(l, index) == Kind::Table { unsafe { ffi::lua_objlen_(l, index) as usize } } else { 0 }
+}
+
+/// The type of an element of the table that is argument 1.
+fn kind_of_element(l: *mut lua_State, position: c_int) -> Kind {
+    // SAFETY: a C function has room for one value more; it is popped again.
+    unsafe {
+        ffi::lua_rawgeti_(l, 1, position);
+        let kind = stack::kind(l, -1);
+        ffi::lua_settop(l, -2);
+        kind
+    }
+}
+
+/// Whether the strings in the table that is argument 1 are short enough to be sorted.
+fn sorts_few_bytes(l: *mut lua_State, len: usize) -> bool {
+    let comparisons = len.ilog2() as usize + 1;
+    let mut left = SORT_BYTES_MAX / comparisons;
+    for position in 1..=len as c_int {
+        // SAFETY: as in `kind_of_element`.
+        let bytes = unsafe {
+            ffi::lua_rawgeti_(l, 1, position);
+            let bytes = stack::bytes(l, -1).map_or(0, <[u8]>::len);
+            ffi::lua_settop(l, -2);
+            bytes
+        };
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => return false,
+        }
+    }
+    true
 }
 
 /// `os.time` by the virtual clock.
@@ -206,6 +357,7 @@ fn collectgarbage(call: &Call) -> Result<f64, ApiError> {
 
 /// `print`: a line of the tenant's log, each argument as `tostring` says it.
 unsafe extern "C-unwind" fn print(l: *mut lua_State) -> c_int {
+    run::safe_point(l);
     let vm = Vm::current();
     let mut line = String::new();
     // More than a line of the log holds is not put together.
@@ -238,14 +390,17 @@ unsafe extern "C-unwind" fn print(l: *mut lua_State) -> c_int {
     0
 }
 
-/// A value as text for people, without running metamethods.
+/// A value as text for people, a long string cut off, without running metamethods.
 pub(crate) fn describe(call: &Call, index: c_int) -> String {
     let l = call.state();
     match call.kind(index) {
         Kind::Nil | Kind::None => "nil".into(),
         Kind::Boolean => call.flag(index, "value").unwrap_or_default().to_string(),
         Kind::Number | Kind::Integer64 => format_number(stack::number(l, index).unwrap_or_default()),
-        Kind::String => String::from_utf8_lossy(stack::bytes(l, index).unwrap_or_default()).into_owned(),
+        Kind::String => {
+            let bytes = stack::bytes(l, index).unwrap_or_default();
+            String::from_utf8_lossy(&bytes[..bytes.len().min(DESCRIBED_BYTES_MAX)]).into_owned()
+        }
         Kind::Vector => {
             // SAFETY: it is a vector of three floats.
             let [x, y, z] = unsafe { *ffi::lua_tovector(l, index).cast::<[f32; 3]>() };

@@ -127,6 +127,9 @@ impl Vm {
     /// Books a slice and decides how the thread goes on.
     pub(super) fn after_slice(&self, id: ThreadId, end: SliceEnd, ran: Ran) {
         self.tenant.account.charge(ran.nanos);
+        if ran.held {
+            self.tenant.account.rest();
+        }
         if let SliceEnd::Abandoned = end {
             self.abandoned(id);
             return;
@@ -175,7 +178,12 @@ impl Vm {
             }
         }
         if self.memory.wants_collection() && self.health.get() != Health::Broken {
-            self.collect();
+            // Time of the tenant's like any other.
+            let (_, ran) = run::enter(self, self.limits().cpu_slice.as_nanos() as u64, || self.collect());
+            self.tenant.account.charge(ran.nanos);
+            if ran.held {
+                self.tenant.account.rest();
+            }
         }
         self.book_memory(self.memory.used());
     }
@@ -297,7 +305,14 @@ impl Vm {
         // SAFETY: the thread has ended; its results are all that is on its stack.
         let count = unsafe { ffi::lua_gettop(state) };
         let read = || value::read_results(state, 1, count);
-        let result = if run::current().is_null() { run::visit(self, read) } else { read() };
+        let result = if run::current().is_null() {
+            let (result, nanos) = run::visit(self, read);
+            // No slice's time, but the tenant's all the same.
+            self.tenant.account.charge_extra(nanos);
+            result
+        } else {
+            read().0
+        };
         let value = result.map_err(|error| TemplateError::new(error.to_string()))?;
         if self.event_of(dispatch).is_some_and(|event| event.as_str() == GET_SETTINGS) {
             settings::check(&value).map_err(|error| TemplateError::new(error.to_string()))?;
@@ -412,9 +427,13 @@ impl Vm {
     /// Closes a Lua thread that does not run. Another one may wait for it and have been preempted with it: that one goes on
     /// without it, and what it waited for itself is closed as well, since nothing else need hold that.
     fn reset(&self, state: *mut lua_State) {
+        // Only who was cut off half-way has a chain, and that is one thread of a template at most.
+        let cut_off: Vec<ThreadId> =
+            self.environments.borrow().iter().filter_map(|environment| environment.preempted.get()).collect();
         let waited_for: Vec<*mut lua_State> = {
             let mut threads = self.threads.borrow_mut();
-            let cut = threads.iter_mut().find_map(|thread| {
+            let cut = cut_off.into_iter().find_map(|id| {
+                let thread = threads.get_mut(id)?;
                 let place = thread.chain.iter().position(|&member| member == state)?;
                 // The last one is the entry's own thread, which its own `close` sees to.
                 (place + 1 < thread.chain.len()).then(|| thread.chain.drain(..=place).collect())
@@ -474,7 +493,7 @@ impl Vm {
             self.after_slice(id, end, ran);
             drop(turn);
             in_a_row += 1;
-            if in_a_row % 16 == 0 {
+            if in_a_row % 4 == 0 && !self.ready.borrow().is_empty() {
                 tokio::task::yield_now().await;
             }
         }

@@ -206,11 +206,6 @@ impl Threads {
         Some(thread)
     }
 
-    /// All entries.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Thread> {
-        self.entries.iter_mut().flatten()
-    }
-
     /// The ids of all entries that fit.
     pub(crate) fn ids(&self, mut fits: impl FnMut(&Thread) -> bool) -> Vec<ThreadId> {
         let entries = self.entries.iter().enumerate();

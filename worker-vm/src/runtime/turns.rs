@@ -3,6 +3,9 @@
 //! A tenant that uses little CPU runs at once: its events start in place. Each has a small credit of CPU time that comes
 //! back at a tenth of real time; who has used it up, and every script that did not end within its slice, waits for a
 //! turn. Turns go round between the tenants that wait, one slice each, and only when nothing else is ready to run.
+//!
+//! A slice ends at a safe point, and some native calls have none for tens of milliseconds. Who held the thread for much
+//! longer than a slice rests before its next: so a script that does nothing but such calls is a rare hitch to the others.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,6 +22,13 @@ const CREDIT_MAX: i64 = 20_000_000;
 /// The share of real time at which credit comes back: one part in so many.
 const CREDIT_REFILL: i64 = 10;
 
+/// Who holds the thread for so long, in nanoseconds, rests. What cannot be interrupted should take less.
+pub(super) const HELD_NANOS_MAX: u64 = 6_000_000;
+
+/// How long a tenant waits for its next turn after it held the thread: long enough that fewer than one in a hundred of a
+/// neighbour's events, one a millisecond, meet somebody who does nothing but hold it.
+const REST: Duration = Duration::from_millis(200);
+
 /// The CPU account of one tenant. It outlives the tenant's VMs.
 #[derive(Debug)]
 pub(crate) struct CpuAccount {
@@ -30,6 +40,8 @@ pub(crate) struct CpuAccount {
     /// The share comes back at this much of real time.
     share_rate: f64,
     updated: Cell<Instant>,
+    /// Until when it waits because it held the thread.
+    resting: Cell<Option<Instant>>,
     waiting: RefCell<VecDeque<oneshot::Sender<Turn>>>,
     queued: Cell<bool>,
     /// All CPU time ever used.
@@ -45,6 +57,7 @@ impl CpuAccount {
             share_max,
             share_rate: limits.tenant_cpu_max.as_secs_f64() / limits.tenant_cpu_window.as_secs_f64().max(0.001),
             updated: Cell::new(Instant::now()),
+            resting: Cell::new(None),
             waiting: RefCell::default(),
             queued: Cell::new(false),
             total: Cell::new(Duration::ZERO),
@@ -79,6 +92,24 @@ impl CpuAccount {
         }
     }
 
+    /// Takes time that was used beside a slice, if there was any.
+    pub(crate) fn charge_extra(&self, nanos: u64) {
+        if nanos > 0 {
+            self.charge(nanos);
+        }
+        // It is time by the wall, in which the machine may have done something else.
+        if nanos > 3 * HELD_NANOS_MAX {
+            self.rest();
+        }
+    }
+
+    /// The tenant held the thread for much longer than its slice: it pauses, so that it cannot do nothing else.
+    pub(crate) fn rest(&self) {
+        // As long as the credit takes to come back, so that nothing is started in place meanwhile.
+        self.credit.set(-CREDIT_MAX);
+        self.resting.set(Some(Instant::now() + REST));
+    }
+
     /// All CPU time ever used.
     pub(crate) fn total(&self) -> Duration {
         self.total.get()
@@ -99,8 +130,14 @@ impl CpuAccount {
         self.share.set(self.share.get().saturating_add(share).min(self.share_max));
     }
 
-    /// Waits until the tenant is within its share.
+    /// Waits until the tenant is within its share, and rested.
     pub(crate) async fn until_within_share(&self) {
+        while let Some(until) = self.resting.get() {
+            tokio::time::sleep_until(until).await;
+            if self.resting.get() == Some(until) {
+                self.resting.set(None);
+            }
+        }
         while let Some(wait) = self.share_wait() {
             tokio::time::sleep(wait).await;
         }
@@ -176,5 +213,27 @@ impl Drop for Turn {
         if let Some(turns) = self.0.take() {
             turns.pass_on();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_held_the_thread_rests_before_the_next_turn() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (turns, account) = (Turns::default(), Rc::new(CpuAccount::new(&Limits::default())));
+            assert!(account.in_credit());
+            drop(turns.wait(&account).await);
+            assert!(account.resting.get().is_none());
+            let begun = Instant::now();
+            account.rest();
+            assert!(!account.in_credit(), "nothing is started in place meanwhile");
+            drop(turns.wait(&account).await);
+            assert!(begun.elapsed() >= REST);
+            assert!(account.resting.get().is_none());
+        });
     }
 }

@@ -450,6 +450,9 @@ impl Drop for Vm {
         // SAFETY: nothing runs: who runs a VM holds it. Destructors of native objects may look for the current VM.
         run::visit(self, || unsafe { ffi::lua_close(self.main) });
         self.book_memory(0);
+        if self.memory.was_large() {
+            alloc::give_back();
+        }
     }
 }
 
@@ -471,7 +474,11 @@ unsafe extern "C-unwind" fn on_thread(parent: *mut lua_State, thread: *mut lua_S
 pub(crate) fn error_text(l: *mut lua_State) -> String {
     const TEXT_MAX: usize = 4 << 10;
     let text = match stack::kind(l, -1) {
-        Kind::String => String::from_utf8_lossy(stack::bytes(l, -1).unwrap_or_default()).into_owned(),
+        Kind::String => {
+            // One byte more than is kept: so a longer text is seen to be cut.
+            let bytes = stack::bytes(l, -1).unwrap_or_default();
+            String::from_utf8_lossy(&bytes[..bytes.len().min(TEXT_MAX + 1)]).into_owned()
+        }
         Kind::Number => stack::number(l, -1).unwrap_or_default().to_string(),
         Kind::Nil | Kind::None => "error without a message (nil)".into(),
         kind => format!("error object is a {}, not a string", kind.name()),

@@ -33,17 +33,28 @@ pub(crate) struct Slot {
     arms: AtomicU64,
     /// Grows with each tick while the slice is over, so that the hook reads the clock once a tick and not once a call.
     ticks: AtomicU64,
+    /// The clock of the thread's CPU time.
+    cpu_clock: libc::clockid_t,
+    /// That clock when the slice of [`over_arms`](Self::over_arms) was found to be over.
+    over_cpu_time: AtomicU64,
+    over_arms: AtomicU64,
 }
 
 impl Slot {
     /// Registers a slot for the calling thread. It is forgotten when the last clone goes.
     pub(crate) fn register() -> Arc<Self> {
+        let mut cpu_clock = libc::CLOCK_THREAD_CPUTIME_ID;
+        // SAFETY: the calling thread is alive; the clock is written.
+        unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut cpu_clock) };
         let slot = Arc::new(Self {
             state: AtomicU32::new(IDLE),
             deadline: AtomicU64::new(0),
             callbacks: AtomicPtr::new(std::ptr::null_mut()),
             arms: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
+            cpu_clock,
+            over_cpu_time: AtomicU64::new(0),
+            over_arms: AtomicU64::new(u64::MAX),
         });
         WATCHDOG.slots.lock().unwrap_or_else(PoisonError::into_inner).push(slot.clone());
         slot
@@ -71,6 +82,23 @@ impl Slot {
     /// Whether what runs has used up its slice.
     pub(crate) fn is_over(&self) -> bool {
         now() >= self.deadline.load(Ordering::Relaxed)
+    }
+
+    /// CPU time since the last slice was found to be over, if it was: to be asked by the slot's own thread.
+    pub(crate) fn cpu_time_over(&self) -> u64 {
+        if self.over_arms.load(Ordering::Relaxed) != self.arms.load(Ordering::Relaxed) {
+            return 0;
+        }
+        thread_cpu_time().saturating_sub(self.over_cpu_time.load(Ordering::Relaxed))
+    }
+
+    /// Notes when the slice was found to be over.
+    fn found_over(&self) {
+        let arms = self.arms.load(Ordering::Relaxed);
+        if self.over_arms.load(Ordering::Relaxed) != arms {
+            self.over_cpu_time.store(cpu_time(self.cpu_clock), Ordering::Relaxed);
+            self.over_arms.store(arms, Ordering::Relaxed);
+        }
     }
 
     /// Ticks that passed while a slice was over.
@@ -114,6 +142,7 @@ fn watch() {
                 // Read again: the slot may have been armed anew between the two reads, for a later deadline.
                 if now >= slot.deadline.load(Ordering::Relaxed) {
                     slot.ticks.fetch_add(1, Ordering::Relaxed);
+                    slot.found_over();
                     let callbacks = slot.callbacks.load(Ordering::Relaxed);
                     // SAFETY: while the state is FIRING the worker thread stays in `disarm`, so the VM is alive; Luau
                     // allows this field, and only this, to be set from any thread.
@@ -164,8 +193,12 @@ pub(crate) fn now() -> u64 {
 /// CPU time of the calling thread in nanoseconds: on a busy machine a script must not pay for time in which the thread
 /// was not running.
 pub(crate) fn thread_cpu_time() -> u64 {
+    cpu_time(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn cpu_time(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the clock exists on Linux; `time` is written.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    // SAFETY: `time` is written, unless the clock is of a thread that has ended.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -18,9 +18,12 @@ ctx.store.victim = ctx.store.victim or function() return secret end
 return secret .. " " .. evt.name .. " " .. tostring(evt.data.content)
 "#;
 
-fn attack(prefix: &'static str) {
-    crate::harness::on_worker(|| async move {
-        let limits = Limits { dispatch_cpu_max: Duration::from_millis(200), ..Limits::default() };
+/// CPU time of a script that would use all it gets.
+const CPU_MAX: Duration = Duration::from_millis(200);
+
+fn attack(prefix: &'static str, dispatch_cpu_max: Duration) {
+    crate::harness::on_worker(move || async move {
+        let limits = Limits { dispatch_cpu_max, ..Limits::default() };
         let h = Harness::with_limits(limits).await;
         h.install(OTHER, "neighbour", "return 'served'").await;
         let scripts: Vec<_> = SCRIPTS.iter().filter(|script| script.name.starts_with(prefix)).collect();
@@ -61,7 +64,7 @@ async fn run(h: &Harness, tenant: TenantId, script: &HostileScript) -> Option<St
         Ok(value) => format!("{value:?}"),
         Err(error) => error.text.to_string(),
     };
-    if !script.ends().any(|end| text.starts_with(end)) {
+    if !script.ends_with(&text) {
         return Some(format!("{name}: {text}"));
     }
     let mut next = h.run(tenant, &message(r#"{"content":"hello","next":true}"#)).await;
@@ -81,20 +84,32 @@ fn outcome_of(
 
 #[test]
 fn no_use_of_the_processor_holds_the_thread() {
-    attack("cpu_");
+    attack("cpu_", CPU_MAX);
 }
 
 #[test]
 fn no_use_of_memory_is_more_than_the_tenants_own() {
-    attack("memory_");
+    // Most come to the end of their memory, which takes a slow machine longer.
+    attack("memory_", 10 * CPU_MAX);
 }
 
 #[test]
 fn no_trick_leads_out_of_the_sandbox() {
-    attack("escape_");
+    attack("escape_", CPU_MAX);
 }
 
 #[test]
 fn no_flood_of_records_passes_the_limits() {
-    attack("storage_");
+    attack("storage_", CPU_MAX);
+}
+
+#[test]
+fn no_work_of_native_code_is_more_than_the_tenants_own() {
+    attack("work_", CPU_MAX);
+}
+
+#[test]
+fn no_argument_is_a_fault_of_native_code() {
+    // It ends by itself.
+    attack("native_", Limits::default().dispatch_cpu_max);
 }
