@@ -70,7 +70,7 @@ impl Sql {
 /// Declares the statements of a module, and `STATEMENTS`, the list of them that the EXPLAIN test walks.
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
-        $($(#[$doc])* static $name: $crate::connection::Sql = $crate::connection::Sql::new(stringify!($name), $text);)*
+        $($(#[$doc])* pub(crate) static $name: $crate::connection::Sql = $crate::connection::Sql::new(stringify!($name), $text);)*
         pub(crate) static STATEMENTS: &[&$crate::connection::Sql] = &[$(&$name),*];
     };
 }

@@ -10,6 +10,7 @@ mod kv_write;
 mod pattern;
 
 mod expiry;
+mod expiry_fill;
 
 mod shop;
 mod templates;
@@ -47,6 +48,7 @@ pub fn statements(backend: Backend) -> impl Iterator<Item = (&'static str, &'sta
         kv_read::STATEMENTS,
         kv_write::STATEMENTS,
         expiry::STATEMENTS,
+        expiry_fill::STATEMENTS,
         templates::STATEMENTS,
         shop::STATEMENTS,
         quarantine::STATEMENTS,

@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, Command};
 use std::time::{Duration, Instant};
 
+use antiraid_bin::private_postgres::PrivatePostgres;
 use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::{Builder, Runtime};
 use worker_core::{Capabilities, CompatDate, TemplateName, TenantId};
 use worker_db::{DbConfig, KvFindPage, KvSet, NewTemplate, Scopes, WorkerDb};
 
 use crate::antiraid::Antiraid;
-use crate::postgres::Postgres;
 
 const TENANT: TenantId = TenantId::guild(81_384_788_765_712_384);
 /// How long anything may take that should be quick. Long, so that a busy machine is no fault of ours.
@@ -23,13 +23,17 @@ while ctx.KV:exists('hold', { 'seen' }) do task.wait(0.05) end";
 /// A lease that no test waits for: what a dead process held must be freed otherwise.
 const HOUR: &str = "expiry.lease_s=3600";
 
+fn server() -> PrivatePostgres {
+    PrivatePostgres::start(&["fsync=off", "max_connections=64"]).unwrap()
+}
+
 /// A database, the program's folder, and this test's own view of both.
 struct World {
     antiraid: Antiraid,
     url: String,
     runtime: Runtime,
     db: WorkerDb,
-    _server: Option<Postgres>,
+    _server: Option<PrivatePostgres>,
 }
 
 impl World {
@@ -40,11 +44,11 @@ impl World {
     }
 
     fn postgres(handler: &str) -> Self {
-        let server = Postgres::start();
+        let server = server();
         Self::over(Antiraid::new(), server.url(), Some(server), handler)
     }
 
-    fn over(antiraid: Antiraid, url: String, server: Option<Postgres>, handler: &str) -> Self {
+    fn over(antiraid: Antiraid, url: String, server: Option<PrivatePostgres>, handler: &str) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let db = runtime.block_on(WorkerDb::connect(&url, DbConfig::default())).unwrap();
         let world = Self { antiraid, url, runtime, db, _server: server };
@@ -250,7 +254,7 @@ fn a_stalled_worker_loses_its_lease_on_postgres() {
 
 #[test]
 fn a_database_that_goes_and_comes_back() {
-    let server = Postgres::start();
+    let server = server();
     let world = World::over(Antiraid::new(), server.url(), None, COUNTS);
     let mut serving = world.serve("one", &["log.filter=off"], None);
     serving.until("ready");
@@ -261,9 +265,9 @@ fn a_database_that_goes_and_comes_back() {
     world.set("during", "a", Some(Duration::from_millis(50)));
     until("the handler", || world.count() == 2);
     world.set("while away", "a", Some(Duration::from_millis(300)));
-    server.crash();
+    server.crash().unwrap();
     std::thread::sleep(Duration::from_millis(400));
-    server.resume();
+    server.resume().unwrap();
     let delete = || world.runtime.block_on(world.db.kv_delete(TENANT, "hold", &world.scopes("seen")));
     until("the database", || delete().is_ok());
     until("both keys", || {
