@@ -35,6 +35,11 @@ impl Home {
         output(self.handle().spawn(future).await)
     }
 
+    /// Begins to run the future here.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.handle().spawn(future)
+    }
+
     /// What the future gives when run here, to be used anywhere and dropped here.
     pub(crate) async fn lend<T, E>(
         &self,

@@ -29,7 +29,7 @@ mod migrations;
 pub use change::Change;
 pub use connection::Backend;
 pub use error::DbError;
-pub use expiry::{Attempt, ClaimedRecord, DeadLetter, DueRecord, ExpirySession, PendingExpiry};
+pub use expiry::{Attempt, ClaimedRecord, DeadLetter, DueCursor, DuePage, DueRecord, ExpirySession, PendingExpiry};
 pub use kv::{KvCasResult, KvFindPage, KvPage, KvRecord, KvSet, KvSetResult, ResumeRecord};
 pub use quarantine::Quarantined;
 pub use scopes::Scopes;

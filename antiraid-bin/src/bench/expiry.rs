@@ -30,7 +30,7 @@ const TIMED: &str = "timed";
 const HOLDING: &str = "
 local evt, ctx = ...
 ctx.KV:incr('count', 1, { 'bench' })
-while ctx.KV:exists('hold', { 'bench' }) do task.wait(0.05) end";
+while ctx.KV:exists('hold', { 'bench' }) do task.wait(0.2) end";
 /// Between two looks whether a record is gone.
 const LOOK_PACE: Duration = Duration::from_millis(1);
 

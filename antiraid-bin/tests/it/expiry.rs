@@ -148,6 +148,19 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Waits for as long as they become fewer.
+fn until_none(what: &str, mut count: impl FnMut() -> usize) {
+    let (mut least, mut since) = (usize::MAX, Instant::now());
+    loop {
+        match count() {
+            0 => return,
+            now if now < least => (least, since) = (now, Instant::now()),
+            now => assert!(since.elapsed() < LONG, "{now} {what}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Kills the program at the step, starts it again, and says how often the handler began.
 fn killed_at(world: &World, step: &str) -> u64 {
     let before = world.count();
@@ -288,20 +301,30 @@ fn random_kills(world: &World, kills: u32) {
         let at = 300 + 250 * u64::from(n / KEYS) + u64::from(n % KEYS) * 20;
         world.set(&name, "a", Some(Duration::from_millis(at)));
     }
+    // What was tried often is not to wait for long.
+    let settings = [HOUR, "expiry.attempts_max=100", "expiry.backoff_s_max=1"];
     for n in 0..kills {
-        let mut serving = world.serve("one", &[HOUR, "expiry.attempts_max=100"], None);
+        let mut serving = world.serve("one", &settings, None);
         serving.until("ready");
         std::thread::sleep(Duration::from_millis(20 + u64::from(n * 7_919 % 331)));
         serving.kill();
     }
-    let serving = world.serve("one", &[HOUR, "expiry.attempts_max=100"], None);
+    let serving = world.serve("one", &settings, None);
     let left = |pattern: &str| {
         let (scopes, page) = (world.scopes("a"), KvFindPage::default());
         world.runtime.block_on(world.db.kv_find(TENANT, pattern, &scopes, page)).unwrap()
     };
-    until("all keys", || left("once%").is_empty());
     let far = Timestamp::now() + SignedDuration::from_hours(1);
-    until("all that are armed anew", || left("again%").iter().all(|record| record.expires_at > Some(far)));
+    until_none("keys that were not handled", || {
+        // On a slow machine the program may be killed more often than a key is tried before its handler has ended once, or
+        // so many keys are left for the end that they are beyond the tenant's rate limit. Neither is a loss.
+        for letter in world.runtime.block_on(world.db.dead_list(None, None, 100)).unwrap() {
+            let is_expected = letter.error.starts_with("cut off") || letter.error.contains("ratelimit hit");
+            assert!(is_expected, "{letter:?}");
+            assert!(world.runtime.block_on(world.db.expiry_retry(letter.tenant, &letter.id)).unwrap());
+        }
+        left("once%").len() + left("again%").iter().filter(|record| record.expires_at <= Some(far)).count()
+    });
     serving.end();
     assert_eq!(left("again%").len() as u32, kills * KEYS / 4, "a key that was armed anew is gone");
     let (scopes, page) = (world.scopes("seen"), KvFindPage::default());

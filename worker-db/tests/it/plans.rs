@@ -66,7 +66,11 @@ async fn postgres_uses_an_index_for_every_statement() {
     let mut scans = 0;
     for (name, text) in statements(Backend::Postgres) {
         // What is only passed on has no type of its own there; the crate's arguments have theirs.
-        let types = if name == "KV_INSERT_SCOPES" { "(bigint, bigint, text, text, text, text)" } else { "" };
+        let types = match name {
+            "KV_INSERT_SCOPES" => "(bigint, bigint, text, text, text, text)",
+            "FILL_RECORDS" => "(bigint, bigint, bytea, bigint, bigint, bigint, bigint, text, text)",
+            _ => "",
+        };
         connection.execute(AssertSqlSafe(format!("PREPARE p{types} AS {text}"))).await.unwrap();
         let count = (1..).take_while(|n| text.contains(&format!("${n}"))).count();
         let nulls = vec!["NULL"; count].join(", ");

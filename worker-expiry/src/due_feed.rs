@@ -1,0 +1,176 @@
+//! What is due soon, read once for all workers of a process.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use worker_core::WorkerFilter;
+use worker_db::{DbError, DueCursor, DueRecord, WorkerDb};
+
+/// Records that are read from the index at once.
+pub(crate) const PAGE: usize = 1_024;
+
+/// What is read reaches so many polls into the future.
+const HORIZON_POLLS: i32 = 3;
+
+/// Pages that wait for one worker. What it has no time for, it is told again at another poll.
+const WAITING_MAX: usize = 4;
+
+/// The part of a poll's time in which what is overdue is read again: one in so many.
+const SWEEP_PART: u32 = 5;
+
+/// Between two reads, however often one is asked for: one part of a poll's time in so many.
+const HASTE_PART: u32 = 10;
+
+/// Reads the index at each poll: first what becomes due soon, all of it; then, for a part of the time, what is overdue,
+/// from where it stopped the last time: that may be very much, and most of it is in some window already.
+#[derive(Debug, Default)]
+pub(crate) struct DueFeed {
+    readers: Arc<Readers>,
+    task: OnceLock<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Readers {
+    list: Mutex<Vec<Reader>>,
+    /// Notified when there is a new one, or one that needs to be told all again.
+    wanted: Notify,
+}
+
+struct Reader {
+    filter: WorkerFilter,
+    pages: mpsc::Sender<Page>,
+}
+
+/// A part of the index as it was.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// What was written later may be missing.
+    pub(crate) asked: Instant,
+    /// All records from here on,
+    pub(crate) from: DueCursor,
+    /// as far as this place, or else all that are due by `until`.
+    pub(crate) to: Option<DueCursor>,
+    pub(crate) until: Timestamp,
+    pub(crate) records: Vec<DueRecord>,
+}
+
+impl DueFeed {
+    /// Pages of the records that `filter` owns, from now on.
+    pub(crate) fn join(&self, db: &WorkerDb, filter: WorkerFilter, poll: Duration) -> mpsc::Receiver<Page> {
+        let (pages, receiver) = mpsc::channel(WAITING_MAX);
+        self.readers.lock().push(Reader { filter, pages });
+        self.task.get_or_init(|| {
+            let poller = Poller { db: db.clone(), readers: self.readers.clone(), poll, overdue: None };
+            db.spawn(poller.run())
+        });
+        self.read_again();
+        receiver
+    }
+
+    /// Reads before the next poll, and what is overdue from its beginning.
+    pub(crate) fn read_again(&self) {
+        self.readers.wanted.notify_one();
+    }
+}
+
+impl Drop for DueFeed {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
+
+/// How far what is read reaches.
+pub(crate) fn horizon(now: Timestamp, poll: Duration) -> Timestamp {
+    let ahead = SignedDuration::try_from(poll).unwrap_or(SignedDuration::MAX).saturating_mul(HORIZON_POLLS);
+    now.saturating_add(ahead).unwrap_or(Timestamp::MAX)
+}
+
+/// Reads a page.
+pub(crate) async fn read(db: &WorkerDb, from: DueCursor, until: Timestamp) -> Result<Page, DbError> {
+    let asked = Instant::now();
+    let page = db.expiry_due(until, &from, PAGE).await?;
+    Ok(Page { asked, from, to: page.next, until, records: page.records })
+}
+
+struct Poller {
+    db: WorkerDb,
+    readers: Arc<Readers>,
+    poll: Duration,
+    /// Where reading what is overdue goes on; none at its beginning.
+    overdue: Option<DueCursor>,
+}
+
+impl Poller {
+    async fn run(mut self) {
+        loop {
+            let begun = Instant::now();
+            if let Err(error) = self.read_all().await {
+                tracing::error!(error = &error as &dyn Error, "records that are due cannot be read");
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(begun + self.poll) => {}
+                () = self.readers.wanted.notified() => {
+                    self.overdue = None;
+                    tokio::time::sleep_until(begun + self.poll / HASTE_PART).await;
+                }
+            }
+        }
+    }
+
+    async fn read_all(&mut self) -> Result<(), DbError> {
+        let now = self.db.clock().now();
+        let begun = Instant::now();
+        let mut ahead = Some(DueCursor::before(now));
+        while let Some(from) = ahead
+            && begun.elapsed() < self.poll
+        {
+            ahead = self.read_page(from, horizon(now, self.poll)).await?;
+        }
+        let begun = Instant::now();
+        loop {
+            let from = self.overdue.take().unwrap_or_else(|| DueCursor::before(Timestamp::MIN));
+            self.overdue = self.read_page(from, now).await?;
+            if self.overdue.is_none() || begun.elapsed() > self.poll / SWEEP_PART {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads a page and gives everybody what is theirs. Where to go on, if there is more.
+    async fn read_page(&self, from: DueCursor, until: Timestamp) -> Result<Option<DueCursor>, DbError> {
+        let page = read(&self.db, from, until).await?;
+        self.readers.lock().retain(|reader| {
+            let ours = page.records.iter().filter(|record| reader.filter.owns(record.tenant));
+            let part = Page {
+                asked: page.asked,
+                from: page.from.clone(),
+                to: page.to.clone(),
+                until,
+                records: ours.cloned().collect(),
+            };
+            !matches!(reader.pages.try_send(part), Err(mpsc::error::TrySendError::Closed(_)))
+        });
+        Ok(page.to)
+    }
+}
+
+impl Readers {
+    fn lock(&self) -> MutexGuard<'_, Vec<Reader>> {
+        // Nothing is half done when it panics.
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").field("count", &self.lock().len()).finish_non_exhaustive()
+    }
+}
