@@ -18,8 +18,11 @@ pub(crate) const PAGE: usize = 1_024;
 /// What is read reaches so many polls into the future.
 const HORIZON_POLLS: i32 = 3;
 
+/// What has been overdue for less is read with what becomes due: another process may have written it a moment before.
+const RECENT_POLLS: i32 = 2;
+
 /// Pages that wait for one worker. What it has no time for, it is told again at another poll.
-const WAITING_MAX: usize = 4;
+const WAITING_MAX: usize = 64;
 
 /// The part of a poll's time in which what is overdue is read again: one in so many.
 const SWEEP_PART: u32 = 5;
@@ -89,8 +92,11 @@ impl Drop for DueFeed {
 
 /// How far what is read reaches.
 pub(crate) fn horizon(now: Timestamp, poll: Duration) -> Timestamp {
-    let ahead = SignedDuration::try_from(poll).unwrap_or(SignedDuration::MAX).saturating_mul(HORIZON_POLLS);
-    now.saturating_add(ahead).unwrap_or(Timestamp::MAX)
+    now.saturating_add(polls(poll, HORIZON_POLLS)).unwrap_or(Timestamp::MAX)
+}
+
+fn polls(poll: Duration, count: i32) -> SignedDuration {
+    SignedDuration::try_from(poll).unwrap_or(SignedDuration::MAX).saturating_mul(count)
 }
 
 /// Reads a page.
@@ -128,7 +134,8 @@ impl Poller {
     async fn read_all(&mut self) -> Result<(), DbError> {
         let now = self.db.clock().now();
         let begun = Instant::now();
-        let mut ahead = Some(DueCursor::before(now));
+        let recent = now.saturating_sub(polls(self.poll, RECENT_POLLS)).unwrap_or(Timestamp::MIN);
+        let mut ahead = Some(DueCursor::before(recent));
         while let Some(from) = ahead
             && begun.elapsed() < self.poll
         {
@@ -137,7 +144,7 @@ impl Poller {
         let begun = Instant::now();
         loop {
             let from = self.overdue.take().unwrap_or_else(|| DueCursor::before(Timestamp::MIN));
-            self.overdue = self.read_page(from, now).await?;
+            self.overdue = self.read_page(from, recent).await?;
             if self.overdue.is_none() || begun.elapsed() > self.poll / SWEEP_PART {
                 return Ok(());
             }

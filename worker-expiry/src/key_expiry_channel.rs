@@ -26,6 +26,9 @@ const CLOCK_PACE: Duration = Duration::from_millis(500);
 /// After a read of what had no room that found nothing to put anywhere, or failed.
 const IDLE_READ_WAIT: Duration = Duration::from_millis(20);
 
+/// How long it is remembered that a record was written.
+const TOUCHED_FOR: Duration = Duration::from_secs(5);
+
 /// The records of a worker's tenants in the order in which they are due, each when it is due.
 ///
 /// In memory is a window of what is due soon. It is told at each poll what is in the index, and at once of what this process
@@ -215,14 +218,15 @@ impl Inner {
     fn put(&self, page: Page) -> bool {
         let is_useful = {
             let mut touched = self.touched.borrow_mut();
-            // Later pages were asked for later.
-            touched.retain(|_, at| *at >= page.asked);
+            // No page that is on its way was asked for so much earlier.
+            touched.retain(|_, at| *at + TOUCHED_FOR >= page.asked);
             let watched = self.watched.borrow();
             let mut window = self.window.borrow_mut();
             let before = window.len();
             window.rereads(&page.from, page.to.as_ref(), page.until);
             for record in page.records {
-                let is_news = !touched.contains_key(&record.id) && !watched.contains_key(&record.id);
+                let is_old = touched.get(&record.id).is_some_and(|at| *at >= page.asked);
+                let is_news = !is_old && !watched.contains_key(&record.id);
                 if is_news && self.filter.owns(record.tenant) {
                     window.put(record);
                 }
