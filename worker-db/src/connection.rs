@@ -363,6 +363,16 @@ impl Pools {
     /// PostgreSQL runs at READ COMMITTED, whatever its settings say: what follows the tenant's lock must see the
     /// latest state.
     pub(crate) async fn begin(&self) -> Result<Tx, DbError> {
+        self.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await
+    }
+
+    /// The same, and the commit does not wait for PostgreSQL's disk: if the server crashes in the moment after it, it is as
+    /// if the transaction had never been. (SQLite's commits are all like that, and only if the whole machine crashes.)
+    pub(crate) async fn begin_forgettable(&self) -> Result<Tx, DbError> {
+        self.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off").await
+    }
+
+    async fn begin_with(&self, postgres: &'static str) -> Result<Tx, DbError> {
         static BEGIN: Sql = Sql::new("BEGIN", "BEGIN");
         let begun = match &self.kind {
             Kind::Sqlite { write, .. } => {
@@ -370,8 +380,8 @@ impl Pools {
                 self.home.lend(async move { pool.begin_with("BEGIN IMMEDIATE").await.map(Begun::Sqlite) }).await
             }
             Kind::Postgres(pool) => {
-                let (pool, begin) = (pool.clone(), "BEGIN ISOLATION LEVEL READ COMMITTED");
-                self.home.lend(async move { pool.begin_with(begin).await.map(Begun::Postgres) }).await
+                let pool = pool.clone();
+                self.home.lend(async move { pool.begin_with(postgres).await.map(Begun::Postgres) }).await
             }
         };
         begun.map(Tx).map_err(|source| failed(&BEGIN, source))

@@ -1,9 +1,11 @@
 //! Records that are due: who may handle them, and what becomes of them.
 //!
 //! A record with an expiry has a time at which somebody should look at it, `due_at`: first the expiry itself. Whoever
-//! *claims* it moves that time to the end of a lease, so that it comes up again by itself if they vanish, and gets its
-//! *fence*, which counts claims and writes of the expiry: what they then do to the record, they do only if the fence is
-//! still theirs. So a record that was armed anew is never removed, and nobody acts on a lease that has passed to another.
+//! *claims* it moves that time to the end of a lease, so that it comes up again by itself if they vanish, and gives it a
+//! *fence*, a random number, to which each write of the expiry adds one: what they then do to the record, they do only if
+//! the fence is still theirs. So a record that was armed anew is never removed, and nobody acts on a lease that has passed to
+//! another. Not even if the database server crashes and forgets the claim, which is therefore not waited for until it is on
+//! the disk: the next fence is another one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -31,8 +33,8 @@ statements! {
     EXPIRY_DUE = "SELECT due_at, tenant_kind, tenant_id, id FROM kv_records
         WHERE due_at IS NOT NULL AND due_at <= $1 AND (due_at, tenant_kind, tenant_id, id) > ($2, $3, $4, $5)
         ORDER BY due_at, tenant_kind, tenant_id, id LIMIT $6";
-    /// Who comes second to a row leaves it to the first. `$3` are ids, `$4` is now, `$5` the end of the lease.
-    EXPIRY_CLAIM = "UPDATE kv_records SET due_at = $5, lease_owner = $6, fence = fence + 1, attempts = attempts + 1
+    /// Who comes second to a row leaves it to the first. `$3` are ids, `$4` is now, `$5` the end of the lease, `$7` the fence.
+    EXPIRY_CLAIM = "UPDATE kv_records SET due_at = $5, lease_owner = $6, fence = $7, attempts = attempts + 1
         WHERE tenant_kind = $1 AND tenant_id = $2 AND id IN (
             SELECT id FROM kv_records WHERE tenant_kind = $1 AND tenant_id = $2
             AND id = ANY(ARRAY(SELECT json_array_elements_text($3::json))) AND due_at <= $4 FOR UPDATE SKIP LOCKED)
@@ -226,6 +228,9 @@ pub enum Attempt {
 type PendingRow = (i64, i64, String, String, String, Option<i64>, i64, i64, bool);
 type DeadRow = (i64, i64, String, String, String, i64, i64, i64, String);
 
+/// Claims' fences are below this, so that no number of writes brings one to its end.
+const FENCE_END: i64 = 1 << 62;
+
 /// Bytes of the error that is kept with a dead letter.
 const ERROR_BYTES_MAX: usize = 2_048;
 
@@ -261,11 +266,12 @@ impl WorkerDb {
             entry.1.push(&record.id);
         }
         let (now, lease_until) = (self.now().as_microsecond(), lease_until.as_microsecond());
-        let mut tx = self.pools().begin().await?;
+        let fence = rand::random_range(0..FENCE_END);
+        let mut tx = self.pools().begin_forgettable().await?;
         let mut claimed = Vec::with_capacity(records.len());
         for (tenant, ids) in ids.into_values() {
             let ids = json(&ids);
-            let args = args![tenant; &ids, now, lease_until, session.0];
+            let args = args![tenant; &ids, now, lease_until, session.0, fence];
             let rows: Vec<(String, String, String, Option<i64>, i64, i64)> = tx.fetch_all(&EXPIRY_CLAIM, &args).await?;
             claimed.extend(rows.into_iter().map(|(id, key, scopes, expires_at, attempts, fence)| ClaimedRecord {
                 tenant,
@@ -345,7 +351,7 @@ impl WorkerDb {
         records: &[ClaimedRecord],
         lease_until: Timestamp,
     ) -> Result<(), DbError> {
-        let mut tx = self.pools().begin().await?;
+        let mut tx = self.pools().begin_forgettable().await?;
         for (tenant, records) in by_tenant(records) {
             let ids: Vec<_> = records.iter().map(|record| &*record.id).collect();
             let ids = json(&ids);
