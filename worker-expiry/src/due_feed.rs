@@ -181,3 +181,90 @@ impl fmt::Debug for Readers {
         f.debug_struct("Readers").field("count", &self.lock().len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::num::NonZeroUsize;
+
+    use worker_core::{Routing, TenantId};
+    use worker_db::{DbConfig, Scopes};
+
+    use super::*;
+
+    const POLL: Duration = Duration::from_millis(100);
+    const TENANTS: u64 = 8;
+    /// More than a few pages in all.
+    const EACH: usize = 600;
+
+    async fn with_overdue() -> WorkerDb {
+        let db = WorkerDb::connect("sqlite::memory:", DbConfig::default()).await.unwrap();
+        let scopes = Scopes::new(["a"], db.kv_limits()).unwrap();
+        let past = db.clock().now() - SignedDuration::from_hours(1);
+        for n in 0..TENANTS {
+            let tenant = TenantId::guild((n + 1) << 22);
+            db.expiry_fill(tenant, &scopes, 0..EACH, past, SignedDuration::from_micros(1)).await.unwrap();
+        }
+        db
+    }
+
+    /// Reads pages until it has been told of so many records.
+    async fn told(pages: &mut mpsc::Receiver<Page>, wanted: usize) -> HashSet<DueRecord> {
+        let mut all = HashSet::new();
+        while all.len() < wanted {
+            all.extend(pages.recv().await.unwrap().records);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn each_worker_is_told_of_its_own_by_one_reader() {
+        let db = with_overdue().await;
+        let feed = DueFeed::default();
+        let two = NonZeroUsize::new(2).unwrap();
+        for _ in 0..2 {
+            let filters = [0, 1].map(|index| WorkerFilter::all().member(Routing::default(), index, two));
+            let mut readers = filters.clone().map(|filter| feed.join(&db, filter, POLL));
+            for (reader, filter) in readers.iter_mut().zip(&filters) {
+                let all = told(reader, EACH * TENANTS as usize / 2).await;
+                assert!(all.iter().all(|record| filter.owns(record.tenant)));
+            }
+            // Others that begin later are told all as well.
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_listen_holds_nobody_up() {
+        let db = with_overdue().await;
+        let feed = DueFeed::default();
+        let _deaf = feed.join(&db, WorkerFilter::all(), POLL);
+        let mut reader = feed.join(&db, WorkerFilter::all(), POLL);
+        for _ in 0..WAITING_MAX * 2 {
+            told(&mut reader, 1).await;
+        }
+        told(&mut reader, EACH * TENANTS as usize).await;
+    }
+
+    /// Although what is overdue is never at its end within the time that a poll has for it.
+    #[tokio::test]
+    async fn what_becomes_due_is_read_at_each_poll_beside_what_is_overdue() {
+        let db = with_overdue().await;
+        let scopes = Scopes::new(["b"], db.kv_limits()).unwrap();
+        let feed = DueFeed::default();
+        let mut reader = feed.join(&db, WorkerFilter::all(), POLL);
+        told(&mut reader, 1).await;
+        let soon = db.clock().now() + SignedDuration::from_millis(200);
+        db.expiry_fill(TenantId::guild(1 << 22), &scopes, 0..1, soon, SignedDuration::ZERO).await.unwrap();
+        let is_there = async {
+            while !reader
+                .recv()
+                .await
+                .unwrap()
+                .records
+                .iter()
+                .any(|record| record.due_at >= soon - SignedDuration::from_micros(1))
+            {}
+        };
+        tokio::time::timeout(Duration::from_secs(60), is_there).await.unwrap();
+    }
+}
