@@ -33,11 +33,12 @@ statements! {
     EXPIRY_DUE = "SELECT due_at, tenant_kind, tenant_id, id FROM kv_records
         WHERE due_at IS NOT NULL AND due_at <= $1 AND (due_at, tenant_kind, tenant_id, id) > ($2, $3, $4, $5)
         ORDER BY due_at, tenant_kind, tenant_id, id LIMIT $6";
-    /// Who comes second to a row leaves it to the first. `$3` are ids, `$4` is now, `$5` the end of the lease, `$7` the fence.
+    /// Who comes second to a row leaves it to the first. The rows are locked once, before all else (as an array): how the
+    /// database joins them is left to its statistics otherwise, which a new table has none of. `$3` are ids, `$4` is now, `$5` the end of the lease, `$7` the fence.
     EXPIRY_CLAIM = "UPDATE kv_records SET due_at = $5, lease_owner = $6, fence = $7, attempts = attempts + 1
-        WHERE tenant_kind = $1 AND tenant_id = $2 AND id IN (
+        WHERE tenant_kind = $1 AND tenant_id = $2 AND id = ANY(ARRAY(
             SELECT id FROM kv_records WHERE tenant_kind = $1 AND tenant_id = $2
-            AND id = ANY(ARRAY(SELECT json_array_elements_text($3::json))) AND due_at <= $4 FOR UPDATE SKIP LOCKED)
+            AND id = ANY(ARRAY(SELECT json_array_elements_text($3::json))) AND due_at <= $4 FOR UPDATE SKIP LOCKED))
         RETURNING id, key, scopes, expires_at, attempts, fence";
     /// `$3` are ids, `$4` ids each with a fence.
     EXPIRY_DELETE = "DELETE FROM kv_records WHERE tenant_kind = $1 AND tenant_id = $2
@@ -57,9 +58,9 @@ statements! {
         WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3 AND fence = $4 AND lease_owner IS NOT NULL";
     /// A row that is locked is being written: its lease ends, or is renewed the next time. Waiting for it could end in a
     /// deadlock with who holds it and wants another of these rows.
-    EXPIRY_RENEW = "UPDATE kv_records SET due_at = $4 WHERE tenant_kind = $1 AND tenant_id = $2 AND id IN (
+    EXPIRY_RENEW = "UPDATE kv_records SET due_at = $4 WHERE tenant_kind = $1 AND tenant_id = $2 AND id = ANY(ARRAY(
             SELECT id FROM kv_records WHERE tenant_kind = $1 AND tenant_id = $2
-            AND id = ANY(ARRAY(SELECT json_array_elements_text($3::json))) AND lease_owner = $5 FOR UPDATE SKIP LOCKED)";
+            AND id = ANY(ARRAY(SELECT json_array_elements_text($3::json))) AND lease_owner = $5 FOR UPDATE SKIP LOCKED))";
     EXPIRY_BURY = concat!("INSERT INTO kv_dead (", kept_columns!(), ", fence, attempts, died_at, error)
         SELECT ", kept_columns!(), ", fence, attempts, CAST($5 AS BIGINT), CAST($6 AS TEXT) FROM kv_records
         WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3 AND fence = $4");

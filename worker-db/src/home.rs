@@ -74,7 +74,8 @@ fn output<T>(result: Result<T, JoinError>) -> T {
     result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-struct AbortOnDrop<T>(JoinHandle<T>);
+/// A task that ends with this.
+pub(crate) struct AbortOnDrop<T>(pub(crate) JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {

@@ -25,6 +25,7 @@ mod connection;
 mod error;
 mod home;
 mod migrations;
+mod sqlite_checkpoints;
 
 pub use change::Change;
 pub use connection::Backend;

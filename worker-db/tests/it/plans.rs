@@ -87,6 +87,9 @@ fn check_node(statement: &str, node: &Value) -> usize {
     let kind = node["Node Type"].as_str().unwrap();
     let whole = node["Relation Name"] == WHOLE_TABLE;
     assert!(whole || kind != "Seq Scan", "{statement} looks at every row: {node:#}");
+    // Locked once, and not again for each row of another table, whatever the statistics say.
+    let place = node["Parent Relationship"].as_str();
+    assert!(kind != "LockRows" || matches!(place, None | Some("InitPlan")), "{statement} locks in a join: {node:#}");
     let through_index = kind.contains("Index");
     if through_index && node["Index Name"] != WHOLE_INDEX {
         assert!(node["Index Cond"].is_string(), "{statement} looks at a whole index: {node:#}");
