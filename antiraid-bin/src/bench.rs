@@ -132,6 +132,9 @@ pub enum BenchError {
     /// The process that measures memory.
     #[error("the process that measures memory ({0}) did not tell its figures")]
     Process(String),
+    /// The database server of the measurement.
+    #[error("the server of the measurement does not run")]
+    Server(#[source] std::io::Error),
     /// The system does not tell how much memory is resident.
     #[error("this system does not tell how much memory is resident")]
     NoMemoryFigures,

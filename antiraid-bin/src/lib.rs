@@ -38,3 +38,4 @@ pub mod types_command;
 pub mod worker_command;
 
 pub mod bench;
+pub mod private_postgres;

@@ -75,7 +75,7 @@ impl WorkerParts {
         let vms = WorkerVmManager::new(state, cache.clone(), limits.clone());
         let dispatcher = WorkerDispatcher::new(id, vms.clone(), cache.clone(), db.clone(), filter.clone(), limits);
         dispatcher.resume_keys();
-        let channel = KeyExpiryChannel::new(db.clone(), filter.clone(), &expiry);
+        let channel = KeyExpiryChannel::new(db.clone(), filter.clone(), &process, &expiry);
         let expiry = WorkerKeyExpiry::new(dispatcher.clone(), db.clone(), channel, process, expiry);
         Worker { dispatcher, expiry, vms, cache, db, filter: RefCell::new(filter) }
     }

@@ -14,6 +14,7 @@ use sqlx::{FromRow, Postgres, Sqlite, Transaction};
 use worker_core::TenantId;
 
 use crate::home::{Home, Lent};
+use crate::sqlite_checkpoints::{self, Checkpoints};
 use crate::{DbConfig, DbError, migrations};
 
 /// Which database stands behind a [`WorkerDb`](crate::WorkerDb).
@@ -57,6 +58,8 @@ impl Sql {
             Backend::Sqlite => self.sqlite.get_or_init(|| {
                 self.postgres
                     .replace("= ANY(ARRAY(SELECT json_array_elements_text(", "IN (SELECT value FROM json_each(")
+                    .replace("= ANY(ARRAY(\n", "IN (\n")
+                    .replace(" FOR UPDATE SKIP LOCKED))", ")")
                     .replace("::json)))", "))")
                     .replace("json_array_elements_text(", "json_each(")
                     .replace("::json", "")
@@ -70,7 +73,7 @@ impl Sql {
 /// Declares the statements of a module, and `STATEMENTS`, the list of them that the EXPLAIN test walks.
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
-        $($(#[$doc])* static $name: $crate::connection::Sql = $crate::connection::Sql::new(stringify!($name), $text);)*
+        $($(#[$doc])* pub(crate) static $name: $crate::connection::Sql = $crate::connection::Sql::new(stringify!($name), $text);)*
         pub(crate) static STATEMENTS: &[&$crate::connection::Sql] = &[$(&$name),*];
     };
 }
@@ -167,6 +170,8 @@ enum Kind {
     Sqlite {
         write: SqlitePool,
         read: SqlitePool,
+        /// Of a file.
+        checkpoints: Option<Checkpoints>,
     },
     Postgres(PgPool),
 }
@@ -207,6 +212,9 @@ impl Kind {
     /// for the lock when it switches to WAL.
     const SQLITE_START_ATTEMPTS: u32 = 40;
     const SQLITE_START_PAUSE: Duration = Duration::from_millis(50);
+    /// Kibibytes, as SQLite wants them: 16 MiB, so that the parts of a tenant's indexes that a burst of writes needs stay in
+    /// memory.
+    const SQLITE_WRITE_CACHE: &str = "-16384";
 
     async fn open_sqlite(options: SqliteConnectOptions, memory: bool, config: &DbConfig) -> Result<Self, DbError> {
         let backend = Backend::Sqlite;
@@ -223,14 +231,17 @@ impl Kind {
         if memory {
             let pool = one.connect_with(options.shared_cache(false)).await.map_err(failed)?;
             migrations::run_sqlite(&pool).await?;
-            return Ok(Self::Sqlite { write: pool.clone(), read: pool });
+            return Ok(Self::Sqlite { write: pool.clone(), read: pool, checkpoints: None });
         }
-        let options = options.journal_mode(SqliteJournalMode::Wal);
+        // Whoever writes would otherwise wait for the disk at every thousandth page. The log is bounded even so.
+        let log_pages_max = (2 * sqlite_checkpoints::LOG_PAGES).to_string();
+        let options = options.journal_mode(SqliteJournalMode::Wal).pragma("wal_autocheckpoint", log_pages_max);
         let mut attempts = 0;
         let write = loop {
             let made = async {
-                let pool =
-                    one.clone().connect_with(options.clone().optimize_on_close(true, None)).await.map_err(failed)?;
+                let options =
+                    options.clone().pragma("cache_size", Self::SQLITE_WRITE_CACHE).optimize_on_close(true, None);
+                let pool = one.clone().connect_with(options).await.map_err(failed)?;
                 migrations::run_sqlite(&pool).await.map(|()| pool)
             };
             match made.await {
@@ -242,9 +253,10 @@ impl Kind {
                 Err(error) => return Err(error),
             }
         };
+        let checkpoints = Checkpoints::start(&options).await.map_err(failed)?;
         let readers = pool.max_connections(config.max_connections).connect_with(options.read_only(true));
         let read = readers.await.map_err(failed)?;
-        Ok(Self::Sqlite { write, read })
+        Ok(Self::Sqlite { write, read, checkpoints: Some(checkpoints) })
     }
 
     async fn open_postgres(options: PgConnectOptions, config: &DbConfig) -> Result<Self, DbError> {
@@ -295,7 +307,10 @@ impl Pools {
 
     pub(crate) async fn close(&self) {
         match &self.kind {
-            Kind::Sqlite { write, read } => {
+            Kind::Sqlite { write, read, checkpoints } => {
+                if let Some(checkpoints) = checkpoints {
+                    checkpoints.end().await;
+                }
                 read.close().await;
                 write.close().await;
             }
@@ -363,6 +378,16 @@ impl Pools {
     /// PostgreSQL runs at READ COMMITTED, whatever its settings say: what follows the tenant's lock must see the
     /// latest state.
     pub(crate) async fn begin(&self) -> Result<Tx, DbError> {
+        self.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await
+    }
+
+    /// The same, and the commit does not wait for PostgreSQL's disk: if the server crashes in the moment after it, it is as
+    /// if the transaction had never been. (SQLite's commits are all like that, and only if the whole machine crashes.)
+    pub(crate) async fn begin_forgettable(&self) -> Result<Tx, DbError> {
+        self.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off").await
+    }
+
+    async fn begin_with(&self, postgres: &'static str) -> Result<Tx, DbError> {
         static BEGIN: Sql = Sql::new("BEGIN", "BEGIN");
         let begun = match &self.kind {
             Kind::Sqlite { write, .. } => {
@@ -370,8 +395,8 @@ impl Pools {
                 self.home.lend(async move { pool.begin_with("BEGIN IMMEDIATE").await.map(Begun::Sqlite) }).await
             }
             Kind::Postgres(pool) => {
-                let (pool, begin) = (pool.clone(), "BEGIN ISOLATION LEVEL READ COMMITTED");
-                self.home.lend(async move { pool.begin_with(begin).await.map(Begun::Postgres) }).await
+                let pool = pool.clone();
+                self.home.lend(async move { pool.begin_with(postgres).await.map(Begun::Postgres) }).await
             }
         };
         begun.map(Tx).map_err(|source| failed(&BEGIN, source))

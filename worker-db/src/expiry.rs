@@ -1,11 +1,13 @@
 //! Records that are due: who may handle them, and what becomes of them.
 //!
 //! A record with an expiry has a time at which somebody should look at it, `due_at`: first the expiry itself. Whoever
-//! *claims* it moves that time to the end of a lease, so that it comes up again by itself if they vanish, and gets its
-//! *fence*, which counts claims and writes of the expiry: what they then do to the record, they do only if the fence is
-//! still theirs. So a record that was armed anew is never removed, and nobody acts on a lease that has passed to another.
+//! *claims* it moves that time to the end of a lease, so that it comes up again by itself if they vanish, and gives it a
+//! *fence*, a random number, to which each write of the expiry adds one: what they then do to the record, they do only if
+//! the fence is still theirs. So a record that was armed anew is never removed, and nobody acts on a lease that has passed to
+//! another. Not even if the database server crashes and forgets the claim, which is therefore not waited for until it is on
+//! the disk: the next fence is another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -31,11 +33,12 @@ statements! {
     EXPIRY_DUE = "SELECT due_at, tenant_kind, tenant_id, id FROM kv_records
         WHERE due_at IS NOT NULL AND due_at <= $1 AND (due_at, tenant_kind, tenant_id, id) > ($2, $3, $4, $5)
         ORDER BY due_at, tenant_kind, tenant_id, id LIMIT $6";
-    /// Who comes second to a row leaves it to the first. `$3` are ids, `$4` is now, `$5` the end of the lease.
-    EXPIRY_CLAIM = "UPDATE kv_records SET due_at = $5, lease_owner = $6, fence = fence + 1, attempts = attempts + 1
-        WHERE tenant_kind = $1 AND tenant_id = $2 AND id IN (
+    /// Who comes second to a row leaves it to the first. The rows are locked once, before all else (as an array): how the
+    /// database joins them is left to its statistics otherwise, which a new table has none of. `$3` are ids, `$4` is now, `$5` the end of the lease, `$7` the fence.
+    EXPIRY_CLAIM = "UPDATE kv_records SET due_at = $5, lease_owner = $6, fence = $7, attempts = attempts + 1
+        WHERE tenant_kind = $1 AND tenant_id = $2 AND id = ANY(ARRAY(
             SELECT id FROM kv_records WHERE tenant_kind = $1 AND tenant_id = $2
-            AND id = ANY(ARRAY(SELECT json_array_elements_text($3::json))) AND due_at <= $4 FOR UPDATE SKIP LOCKED)
+            AND id = ANY(ARRAY(SELECT json_array_elements_text($3::json))) AND due_at <= $4 FOR UPDATE SKIP LOCKED))
         RETURNING id, key, scopes, expires_at, attempts, fence";
     /// `$3` are ids, `$4` ids each with a fence.
     EXPIRY_DELETE = "DELETE FROM kv_records WHERE tenant_kind = $1 AND tenant_id = $2
@@ -52,9 +55,12 @@ statements! {
     EXPIRY_USAGE = "UPDATE tenant_usage SET kv_rows = kv_rows - $3, kv_bytes = kv_bytes - $4
         WHERE tenant_kind = $1 AND tenant_id = $2";
     EXPIRY_PUT_OFF = "UPDATE kv_records SET due_at = $5, lease_owner = NULL, attempts = attempts - $6
-        WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3 AND fence = $4";
-    EXPIRY_RENEW = "UPDATE kv_records SET due_at = $4 WHERE tenant_kind = $1 AND tenant_id = $2
-        AND id = ANY(ARRAY(SELECT json_array_elements_text($3::json))) AND lease_owner = $5";
+        WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3 AND fence = $4 AND lease_owner IS NOT NULL";
+    /// A row that is locked is being written: its lease ends, or is renewed the next time. Waiting for it could end in a
+    /// deadlock with who holds it and wants another of these rows.
+    EXPIRY_RENEW = "UPDATE kv_records SET due_at = $4 WHERE tenant_kind = $1 AND tenant_id = $2 AND id = ANY(ARRAY(
+            SELECT id FROM kv_records WHERE tenant_kind = $1 AND tenant_id = $2
+            AND id = ANY(ARRAY(SELECT json_array_elements_text($3::json))) AND lease_owner = $5 FOR UPDATE SKIP LOCKED))";
     EXPIRY_BURY = concat!("INSERT INTO kv_dead (", kept_columns!(), ", fence, attempts, died_at, error)
         SELECT ", kept_columns!(), ", fence, attempts, CAST($5 AS BIGINT), CAST($6 AS TEXT) FROM kv_records
         WHERE tenant_kind = $1 AND tenant_id = $2 AND id = $3 AND fence = $4");
@@ -106,6 +112,44 @@ pub struct DueRecord {
     pub tenant: TenantId,
     /// Which.
     pub id: Arc<str>,
+}
+
+/// A place in the order in which records are due.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DueCursor {
+    // In the order of the index.
+    at: i64,
+    tenant_kind: i64,
+    tenant_id: i64,
+    id: Arc<str>,
+}
+
+impl DueCursor {
+    /// Before all that is due at this time or later.
+    pub fn before(at: Timestamp) -> Self {
+        Self { at: at.as_microsecond(), tenant_kind: i64::MIN, tenant_id: i64::MIN, id: "".into() }
+    }
+
+    /// Before all of the tenant's records that are due at this time or later.
+    pub fn before_tenant(at: Timestamp, tenant: TenantId) -> Self {
+        let (tenant_kind, tenant_id) = tenant_columns(tenant);
+        Self { at: at.as_microsecond(), tenant_kind, tenant_id, id: "".into() }
+    }
+
+    /// Whether the record comes after this place.
+    pub fn is_before(&self, record: &DueRecord) -> bool {
+        let (kind, id) = tenant_columns(record.tenant);
+        (self.at, self.tenant_kind, self.tenant_id, &*self.id) < (record.due_at.as_microsecond(), kind, id, &record.id)
+    }
+}
+
+/// Records that are due, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DuePage {
+    /// The records. Damaged rows are not among them.
+    pub records: Vec<DueRecord>,
+    /// Where the next page begins, unless this is the last one.
+    pub next: Option<DueCursor>,
 }
 
 /// A record that the claimant alone handles until the end of its lease.
@@ -185,26 +229,28 @@ pub enum Attempt {
 type PendingRow = (i64, i64, String, String, String, Option<i64>, i64, i64, bool);
 type DeadRow = (i64, i64, String, String, String, i64, i64, i64, String);
 
+/// Claims' fences are below this, so that no number of writes brings one to its end.
+const FENCE_END: i64 = 1 << 62;
+
 /// Bytes of the error that is kept with a dead letter.
 const ERROR_BYTES_MAX: usize = 2_048;
 
 impl WorkerDb {
-    /// Records that are due until then, at most so many, in order, after the last one seen.
-    pub async fn expiry_due(
-        &self,
-        until: Timestamp,
-        after: Option<&DueRecord>,
-        limit: usize,
-    ) -> Result<Vec<DueRecord>, DbError> {
-        let (at, (kind, tenant), id) = after.map_or((i64::MIN, (i64::MIN, i64::MIN), ""), |after| {
-            (after.due_at.as_microsecond(), tenant_columns(after.tenant), &*after.id)
-        });
-        let args = args![until.as_microsecond(), at, kind, tenant, id, limit as i64];
+    /// Records that are due until then, at most so many, in order, from this place on.
+    pub async fn expiry_due(&self, until: Timestamp, from: &DueCursor, limit: usize) -> Result<DuePage, DbError> {
+        let DueCursor { at, tenant_kind, tenant_id, id } = from;
+        let args = args![until.as_microsecond(), *at, *tenant_kind, *tenant_id, &**id, limit as i64];
         let rows: Vec<(i64, i64, i64, String)> = self.pools().fetch_all(&EXPIRY_DUE, &args).await?;
-        let due = rows.into_iter().filter_map(|(at, kind, tenant, id)| {
+        let next = rows.last().filter(|_| rows.len() >= limit).map(|(at, kind, tenant, id)| DueCursor {
+            at: *at,
+            tenant_kind: *kind,
+            tenant_id: *tenant,
+            id: id.as_str().into(),
+        });
+        let records = rows.into_iter().filter_map(|(at, kind, tenant, id)| {
             Some(DueRecord { due_at: from_micros(&id, at).ok()?, tenant: tenant_of((kind, tenant))?, id: id.into() })
         });
-        Ok(due.collect())
+        Ok(DuePage { records: records.collect(), next })
     }
 
     /// Takes those of the records that are still due and that nobody else has taken, until the end of the lease. Each
@@ -221,11 +267,12 @@ impl WorkerDb {
             entry.1.push(&record.id);
         }
         let (now, lease_until) = (self.now().as_microsecond(), lease_until.as_microsecond());
-        let mut tx = self.pools().begin().await?;
+        let fence = rand::random_range(0..FENCE_END);
+        let mut tx = self.pools().begin_forgettable().await?;
         let mut claimed = Vec::with_capacity(records.len());
         for (tenant, ids) in ids.into_values() {
             let ids = json(&ids);
-            let args = args![tenant; &ids, now, lease_until, session.0];
+            let args = args![tenant; &ids, now, lease_until, session.0, fence];
             let rows: Vec<(String, String, String, Option<i64>, i64, i64)> = tx.fetch_all(&EXPIRY_CLAIM, &args).await?;
             claimed.extend(rows.into_iter().map(|(id, key, scopes, expires_at, attempts, fence)| ClaimedRecord {
                 tenant,
@@ -270,19 +317,32 @@ impl WorkerDb {
         self.commit(tx, Vec::new()).await
     }
 
-    /// Makes a dead letter of the record, unless it was changed since its claim. Says whether it did.
-    pub async fn expiry_bury(&self, record: &ClaimedRecord, error: &str) -> Result<bool, DbError> {
+    /// Makes dead letters of the records, each with how it failed, but for those that were changed since their claim. Gives
+    /// the ids of those that are dead letters now.
+    pub async fn expiry_bury(&self, records: &[(ClaimedRecord, String)]) -> Result<HashSet<Arc<str>>, DbError> {
         let mut tx = self.pools().begin().await?;
-        lock(&mut tx, record.tenant).await?;
-        // PostgreSQL's text holds no NUL.
-        let error = error[..error.floor_char_boundary(ERROR_BYTES_MAX)].replace('\0', "");
         let now = self.now().as_microsecond();
-        let buried = tx.execute(&EXPIRY_BURY, &args![record.tenant; &*record.id, record.fence, now, &error]).await? > 0;
-        if buried {
-            delete_fenced(&mut tx, record.tenant, &[record]).await?;
+        let errors: HashMap<_, _> = records.iter().map(|(record, error)| (&record.id, error)).collect();
+        let mut all = HashSet::with_capacity(records.len());
+        for (tenant, records) in by_tenant(records.iter().map(|(record, _)| record)) {
+            lock(&mut tx, tenant).await?;
+            let mut buried = Vec::new();
+            for record in records {
+                let error = errors.get(&record.id).map_or("", |error| error.as_str());
+                // PostgreSQL's text holds no NUL.
+                let error = error[..error.floor_char_boundary(ERROR_BYTES_MAX)].replace('\0', "");
+                let args = args![tenant; &*record.id, record.fence, now, &error];
+                if tx.execute(&EXPIRY_BURY, &args).await? > 0 {
+                    buried.push(record);
+                }
+            }
+            if !buried.is_empty() {
+                delete_fenced(&mut tx, tenant, &buried).await?;
+            }
+            all.extend(buried.into_iter().map(|record| record.id.clone()));
         }
         self.commit(tx, Vec::new()).await?;
-        Ok(buried)
+        Ok(all)
     }
 
     /// Moves the end of the leases that this session still has on the records.
@@ -292,7 +352,7 @@ impl WorkerDb {
         records: &[ClaimedRecord],
         lease_until: Timestamp,
     ) -> Result<(), DbError> {
-        let mut tx = self.pools().begin().await?;
+        let mut tx = self.pools().begin_forgettable().await?;
         for (tenant, records) in by_tenant(records) {
             let ids: Vec<_> = records.iter().map(|record| &*record.id).collect();
             let ids = json(&ids);
@@ -464,7 +524,9 @@ async fn delete_fenced(tx: &mut Tx, tenant: TenantId, records: &[&ClaimedRecord]
     Ok((rows.len(), rows.iter().map(|row| row.3).sum()))
 }
 
-fn by_tenant(records: &[ClaimedRecord]) -> impl Iterator<Item = (TenantId, Vec<&ClaimedRecord>)> {
+fn by_tenant<'a>(
+    records: impl IntoIterator<Item = &'a ClaimedRecord>,
+) -> impl Iterator<Item = (TenantId, Vec<&'a ClaimedRecord>)> {
     let mut groups: BTreeMap<(i64, i64), (TenantId, Vec<&ClaimedRecord>)> = BTreeMap::new();
     for record in records {
         let group = groups.entry(tenant_columns(record.tenant)).or_insert_with(|| (record.tenant, Vec::new()));

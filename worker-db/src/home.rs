@@ -35,6 +35,11 @@ impl Home {
         output(self.handle().spawn(future).await)
     }
 
+    /// Begins to run the future here.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.handle().spawn(future)
+    }
+
     /// What the future gives when run here, to be used anywhere and dropped here.
     pub(crate) async fn lend<T, E>(
         &self,
@@ -69,7 +74,8 @@ fn output<T>(result: Result<T, JoinError>) -> T {
     result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-struct AbortOnDrop<T>(JoinHandle<T>);
+/// A task that ends with this.
+pub(crate) struct AbortOnDrop<T>(pub(crate) JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {

@@ -10,6 +10,7 @@ mod kv_write;
 mod pattern;
 
 mod expiry;
+mod expiry_fill;
 
 mod shop;
 mod templates;
@@ -24,11 +25,12 @@ mod connection;
 mod error;
 mod home;
 mod migrations;
+mod sqlite_checkpoints;
 
 pub use change::Change;
 pub use connection::Backend;
 pub use error::DbError;
-pub use expiry::{Attempt, ClaimedRecord, DeadLetter, DueRecord, ExpirySession, PendingExpiry};
+pub use expiry::{Attempt, ClaimedRecord, DeadLetter, DueCursor, DuePage, DueRecord, ExpirySession, PendingExpiry};
 pub use kv::{KvCasResult, KvFindPage, KvPage, KvRecord, KvSet, KvSetResult, ResumeRecord};
 pub use quarantine::Quarantined;
 pub use scopes::Scopes;
@@ -47,6 +49,7 @@ pub fn statements(backend: Backend) -> impl Iterator<Item = (&'static str, &'sta
         kv_read::STATEMENTS,
         kv_write::STATEMENTS,
         expiry::STATEMENTS,
+        expiry_fill::STATEMENTS,
         templates::STATEMENTS,
         shop::STATEMENTS,
         quarantine::STATEMENTS,

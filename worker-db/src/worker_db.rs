@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
 use worker_core::{KvLimits, TemplateLimits, TenantId};
 
 use crate::connection::{Pools, Tx, args, statements};
@@ -149,6 +150,12 @@ impl WorkerDb {
             done
         });
         done.await
+    }
+
+    /// Runs a task on the store's own thread: one that asks it for all of a process, whichever workers come and go. A task
+    /// that holds the store must be aborted, or the store lives for ever.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.0.pools.home().spawn(task)
     }
 
     /// Where the time that expiries are compared with comes from.

@@ -21,11 +21,10 @@ pub struct ExpirySettings {
     pub window_max: usize,
     /// Of those, records of one tenant.
     pub tenant_window_max: usize,
-    /// Records that are claimed and not yet done with.
-    pub in_hand_max: usize,
-    /// Of those, records of one tenant.
-    pub tenant_in_hand_max: usize,
-    /// Handlers of one tenant that run at once for its records.
+    /// Handlers that run at once for records. The more of them run, the fewer may be of one tenant: a quarter of what is
+    /// free.
+    pub handlers_max: usize,
+    /// Of those, handlers of one tenant at the most.
     pub tenant_handlers_max: usize,
 }
 
@@ -40,9 +39,8 @@ impl Default for ExpirySettings {
             poll: Duration::from_secs(1),
             window_max: 65_536,
             tenant_window_max: 512,
-            in_hand_max: 1_024,
-            tenant_in_hand_max: 256,
-            tenant_handlers_max: 32,
+            handlers_max: 1_024,
+            tenant_handlers_max: 64,
         }
     }
 }

@@ -1,39 +1,38 @@
 //! The feed of records that are due.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use worker_core::{TenantId, WorkerFilter};
-use worker_db::{Change, DbClock, DueRecord, WorkerDb};
+use worker_db::{Change, DbClock, DueCursor, DueRecord, WorkerDb};
 
-use crate::ExpirySettings;
+use crate::due_feed::{self, Page, SharedFilter};
 use crate::window::Window;
-
-/// Records that are read from the index at once.
-const PAGE: usize = 1_024;
-
-/// The window reaches so many polls into the future.
-const HORIZON_POLLS: i32 = 3;
+use crate::{ExpiryProcess, ExpirySettings};
 
 /// The longest sleep between two looks at the clock, which may be set.
 const CLOCK_PACE: Duration = Duration::from_millis(500);
 
-/// Before the database is asked again after it did not answer.
-const RETRY_WAIT: Duration = Duration::from_millis(500);
+/// After a read of what had no room that found nothing to put anywhere, or failed.
+const IDLE_READ_WAIT: Duration = Duration::from_millis(20);
+
+/// How long it is remembered that a record was written.
+const TOUCHED_FOR: Duration = Duration::from_secs(5);
 
 /// The records of a worker's tenants in the order in which they are due, each when it is due.
 ///
-/// In memory is a window of what is due soon. It is filled from the index, told at once of what this process writes, and
-/// of what others write at the next poll. It belongs to one thread; must be made on a runtime that spawns local tasks.
+/// In memory is a window of what is due soon. It is told at each poll what is in the index, and at once of what this process
+/// writes. It belongs to one thread; must be made on a runtime that spawns local tasks.
 pub struct KeyExpiryChannel {
     inner: Rc<Inner>,
     tasks: [JoinHandle<()>; 2],
@@ -41,47 +40,52 @@ pub struct KeyExpiryChannel {
 
 struct Inner {
     db: WorkerDb,
-    filter: RefCell<WorkerFilter>,
+    /// Shared with who reads for all workers of the process.
+    filter: SharedFilter,
+    process: ExpiryProcess,
     poll: Duration,
     clock: DbClock,
     window: RefCell<Window>,
-    /// Records in hand, and who wants to know that they were changed.
+    /// Records that are claimed and not done with, and who wants to know that they were changed. Nothing that is read of
+    /// them counts, or a lease that ran out for the clock's sake would be claimed twice.
     watched: RefCell<HashMap<Arc<str>, oneshot::Sender<()>>>,
-    /// Records that were written since the page was asked for that is on its way: what it says of them may be old.
-    touched: RefCell<HashSet<Arc<str>>>,
+    /// When records were written: what a page says of them that was asked for before may be old.
+    touched: RefCell<HashMap<Arc<str>, Instant>>,
     wake: Notify,
     refill: Notify,
-    must_poll: Cell<bool>,
 }
 
 impl KeyExpiryChannel {
-    /// The feed for the tenants that `filter` owns.
-    pub fn new(db: WorkerDb, filter: WorkerFilter, settings: &ExpirySettings) -> Self {
+    /// The feed for the tenants that `filter` owns, in a process of this database.
+    pub fn new(db: WorkerDb, filter: WorkerFilter, process: &ExpiryProcess, settings: &ExpirySettings) -> Self {
+        // Before anything is read.
         let changes = db.changes();
+        let filter = SharedFilter::new(filter);
+        let pages = process.feed().join(&db, filter.clone(), settings.poll);
         let inner = Rc::new(Inner {
             clock: db.clock().clone(),
             db,
-            filter: RefCell::new(filter),
+            filter,
+            process: process.clone(),
             poll: settings.poll,
             window: RefCell::new(Window::new(settings)),
             watched: RefCell::default(),
             touched: RefCell::default(),
             wake: Notify::new(),
             refill: Notify::new(),
-            must_poll: Cell::new(false),
         });
         let follow = tokio::task::spawn_local(inner.clone().follow(changes));
-        let fill = tokio::task::spawn_local(inner.clone().fill());
+        let fill = tokio::task::spawn_local(inner.clone().fill(pages));
         Self { inner, tasks: [follow, fill] }
     }
 
     /// Waits until records are due, and takes at most `max` of them into hand, of one tenant after the other. They count
-    /// against their tenant until they are released.
+    /// against their tenant until they are [released](Self::release).
     pub async fn take(&self, max: usize) -> Vec<DueRecord> {
         loop {
             let now = self.now();
             let taken = self.inner.window.borrow_mut().take(now, max);
-            if self.inner.window.borrow().hungry().is_some() {
+            if self.inner.hungry().is_some() {
                 self.inner.refill.notify_one();
             }
             if !taken.is_empty() {
@@ -110,32 +114,42 @@ impl KeyExpiryChannel {
         self.inner.watched.borrow_mut().remove(id);
     }
 
-    /// The record is no longer in hand; it may be due again.
-    pub fn release(&self, tenant: TenantId, id: &Arc<str>, due_again: Option<Timestamp>) {
-        {
-            let mut window = self.inner.window.borrow_mut();
-            window.release(tenant);
-            let is_ours = self.inner.owns(tenant);
-            if let Some(due_at) = due_again.filter(|at| is_ours && *at <= self.inner.horizon()) {
-                window.put(DueRecord { due_at, tenant, id: id.clone() });
-            }
-        }
+    /// A record of the tenant is no longer in hand.
+    pub fn release(&self, tenant: TenantId) {
+        self.inner.window.borrow_mut().release(tenant);
         self.inner.wake.notify_one();
+    }
+
+    /// The record is due once more.
+    pub fn due_again(&self, record: DueRecord) {
+        if self.inner.filter.owns(record.tenant) && record.due_at <= self.inner.horizon() {
+            self.inner.window.borrow_mut().put(record);
+            self.inner.wake.notify_one();
+        }
     }
 
     /// From now on the feed is of these tenants. What is in hand of others stays there.
     pub(crate) fn own(&self, filter: WorkerFilter) {
         let inner = &self.inner;
-        inner.filter.replace(filter);
-        inner.window.borrow_mut().keep(|tenant| inner.owns(tenant));
+        inner.filter.set(filter);
+        inner.window.borrow_mut().keep(|tenant| inner.filter.owns(tenant));
         // Who is new is not in the window yet.
-        inner.must_poll.set(true);
-        inner.refill.notify_one();
+        inner.process.feed().read_again();
     }
 
     /// Whether a record is in hand of a tenant that is not this feed's any more.
     pub(crate) fn holds_of_others(&self) -> bool {
-        self.inner.window.borrow().has_in_hand(|tenant| !self.inner.owns(tenant))
+        self.inner.window.borrow().has_in_hand(|tenant| !self.inner.filter.owns(tenant))
+    }
+
+    /// Nothing of the tenant is taken before this time.
+    pub fn pause(&self, tenant: TenantId, until: Timestamp) {
+        self.inner.window.borrow_mut().pause(tenant, until);
+    }
+
+    /// How many records can be taken into hand.
+    pub fn room(&self) -> usize {
+        self.inner.window.borrow().room()
     }
 
     /// The time that expiries are compared with.
@@ -151,26 +165,22 @@ impl KeyExpiryChannel {
 }
 
 impl Inner {
-    fn owns(&self, tenant: TenantId) -> bool {
-        self.filter.borrow().owns(tenant)
+    fn horizon(&self) -> Timestamp {
+        due_feed::horizon(self.clock.now(), self.poll)
     }
 
-    fn horizon(&self) -> Timestamp {
-        let ahead = SignedDuration::try_from(self.poll).unwrap_or(SignedDuration::MAX).saturating_mul(HORIZON_POLLS);
-        self.clock.now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
+    fn hungry(&self) -> Option<DueCursor> {
+        self.window.borrow().hungry(self.horizon())
     }
 
     async fn follow(self: Rc<Self>, mut changes: broadcast::Receiver<Change>) {
         loop {
             match changes.recv().await {
-                Ok(Change::Expiry { tenant, id, expires_at }) if self.owns(tenant) => {
+                Ok(Change::Expiry { tenant, id, expires_at }) if self.filter.owns(tenant) => {
                     self.was_written(tenant, id, expires_at);
                 }
                 Ok(_) => {}
-                Err(RecvError::Lagged(_)) => {
-                    self.must_poll.set(true);
-                    self.refill.notify_one();
-                }
+                Err(RecvError::Lagged(_)) => self.process.feed().read_again(),
                 Err(RecvError::Closed) => return,
             }
         }
@@ -181,7 +191,7 @@ impl Inner {
             // It may be done with already.
             let _ = sender.send(());
         }
-        self.touched.borrow_mut().insert(id.clone());
+        self.touched.borrow_mut().insert(id.clone(), Instant::now());
         let mut window = self.window.borrow_mut();
         match expires_at.filter(|at| *at <= self.horizon()) {
             Some(due_at) => window.put(DueRecord { due_at, tenant, id }),
@@ -191,60 +201,56 @@ impl Inner {
         self.wake.notify_one();
     }
 
-    /// Reads what is due soon at each poll, and what had no room as soon as it has.
-    async fn fill(self: Rc<Self>) {
+    /// Takes what is read at each poll, and reads what had no room as soon as it has.
+    async fn fill(self: Rc<Self>, mut pages: mpsc::Receiver<Page>) {
         loop {
-            self.must_poll.set(false);
-            let began = tokio::time::Instant::now();
-            self.read(None).await;
-            // A long list is not read all the time.
-            let next = tokio::time::Instant::now() + self.poll.max(began.elapsed() * 4);
-            while !self.must_poll.get() {
-                tokio::select! {
-                    () = self.refill.notified() => {}
-                    () = tokio::time::sleep_until(next) => break,
-                }
-                let hungry = self.window.borrow().hungry();
-                if let Some((due_at, tenant)) = hungry {
-                    self.read(Some(DueRecord { due_at, tenant, id: "".into() })).await;
+            tokio::select! {
+                page = pages.recv() => match page {
+                    Some(page) => {
+                        self.put(page);
+                    }
+                    None => return,
+                },
+                () = self.refill.notified() => {
+                    let Some(from) = self.hungry() else { continue };
+                    let read = due_feed::read(&self.db, from, self.horizon()).await;
+                    let is_useful = match read {
+                        Ok(page) => self.put(page),
+                        Err(error) => {
+                            tracing::error!(error = &error as &dyn Error, "records that are due cannot be read");
+                            false
+                        }
+                    };
+                    if !is_useful {
+                        tokio::time::sleep(IDLE_READ_WAIT).await;
+                        self.wake.notify_one();
+                    }
                 }
             }
         }
     }
 
-    /// Reads from the index: one page after the record, or from the beginning all that is due soon.
-    async fn read(&self, after: Option<DueRecord>) {
-        let one_page = after.is_some();
-        let mut after = after;
-        loop {
-            let until = self.horizon();
-            self.touched.borrow_mut().clear();
-            let page = match self.db.expiry_due(until, after.as_ref(), PAGE).await {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn Error, "records that are due cannot be read");
-                    tokio::time::sleep(RETRY_WAIT).await;
-                    continue;
+    /// Puts into the window what was read. Whether anything found room there.
+    fn put(&self, page: Page) -> bool {
+        let is_useful = {
+            let mut touched = self.touched.borrow_mut();
+            // No page that is on its way was asked for so much earlier.
+            touched.retain(|_, at| *at + TOUCHED_FOR >= page.asked);
+            let watched = self.watched.borrow();
+            let mut window = self.window.borrow_mut();
+            let before = window.len();
+            window.rereads(&page.from, page.to.as_ref(), page.until);
+            for record in page.records {
+                let is_old = touched.get(&record.id).is_some_and(|at| *at >= page.asked);
+                let is_news = !is_old && !watched.contains_key(&record.id);
+                if is_news && self.filter.owns(record.tenant) {
+                    window.put(record);
                 }
-            };
-            let is_last = page.len() < PAGE;
-            let next = page.last().cloned();
-            {
-                let touched = self.touched.borrow();
-                let mut window = self.window.borrow_mut();
-                let from = after.as_ref().map_or(Timestamp::MIN, |after| after.due_at);
-                let to = next.as_ref().filter(|_| !is_last).map_or(until, |last| last.due_at);
-                window.rereads(from, to);
-                let ours = page.into_iter().filter(|due| self.owns(due.tenant) && !touched.contains(&due.id));
-                ours.for_each(|due| window.put(due));
             }
-            self.wake.notify_one();
-            if one_page || is_last || self.window.borrow().is_full() {
-                return;
-            }
-            after = next;
-            tokio::task::yield_now().await;
-        }
+            window.len() > before
+        };
+        self.wake.notify_one();
+        is_useful
     }
 }
 

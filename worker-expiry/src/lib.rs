@@ -2,6 +2,7 @@
 
 mod worker_key_expiry;
 
+mod due_feed;
 mod key_expiry_channel;
 mod window;
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use worker_core::{DispatchResult, Event, EventName, TenantId, WorkerError, WorkerErrorKind, WorkerFilter, WorkerLike};
+use worker_core::{DispatchResult, Event, EventName, WorkerError, WorkerErrorKind, WorkerFilter, WorkerLike};
 use worker_db::{Attempt, ClaimedRecord, DbError, DueRecord, ExpirySession, WorkerDb};
 use worker_dispatch::WorkerDispatcher;
 
@@ -21,6 +21,10 @@ use crate::{ExpiryProcess, ExpirySettings, ExpiryStats, KeyExpiryChannel};
 
 /// Records that are claimed, or done with, in one transaction.
 const BATCH_MAX: usize = 256;
+
+/// Records that are claimed and not done with: more than there may be handlers, as those whose handlers have ended wait for
+/// the database.
+const UNSETTLED_MAX: usize = 4_096;
 
 /// Before the database is asked again after it did not answer; doubled each time.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
@@ -47,11 +51,12 @@ struct Inner {
     db: WorkerDb,
     channel: KeyExpiryChannel,
     settings: ExpirySettings,
+    /// Records that are claimed and not done with.
     in_hand: RefCell<HashMap<Arc<str>, ClaimedRecord>>,
-    handlers: RefCell<HashMap<TenantId, Rc<Semaphore>>>,
     outcomes: RefCell<Vec<(ClaimedRecord, Outcome)>>,
-    /// Notified when there are outcomes, and when a record is no longer in hand.
+    /// Notified when there are outcomes.
     news: Notify,
+    /// Notified when there is room for another record.
     room: Notify,
     stopping: Cell<bool>,
     stats: RefCell<ExpiryStats>,
@@ -92,7 +97,6 @@ impl WorkerKeyExpiry {
             channel,
             settings,
             in_hand: RefCell::default(),
-            handlers: RefCell::default(),
             outcomes: RefCell::default(),
             news: Notify::new(),
             room: Notify::new(),
@@ -105,7 +109,7 @@ impl WorkerKeyExpiry {
 
     /// Figures of now.
     pub fn stats(&self) -> ExpiryStats {
-        let (pending, in_hand) = self.inner.channel.len();
+        let (pending, in_hand) = (self.inner.channel.len().0, self.inner.in_hand.borrow().len());
         ExpiryStats { pending: pending as u64, in_hand: in_hand as u64, ..self.inner.stats.borrow().clone() }
     }
 
@@ -137,7 +141,7 @@ impl WorkerKeyExpiry {
     pub fn finished(&self) -> impl Future<Output = ()> + use<> {
         let inner = self.inner.clone();
         async move {
-            while inner.channel.len().1 > 0 {
+            while inner.channel.len().1 > 0 || !inner.in_hand.borrow().is_empty() {
                 tokio::time::sleep(FINISH_PACE).await;
             }
         }
@@ -160,7 +164,8 @@ impl Inner {
     async fn claim_all(self: &Rc<Self>, session: ExpirySession) {
         let mut wait = RETRY_WAIT;
         while !self.stopping.get() {
-            let room = self.settings.in_hand_max.max(1).saturating_sub(self.channel.len().1);
+            let unsettled = self.in_hand.borrow().len();
+            let room = self.channel.room().min(UNSETTLED_MAX.saturating_sub(unsettled));
             if room == 0 {
                 self.room.notified().await;
                 continue;
@@ -190,7 +195,10 @@ impl Inner {
     }
 
     fn put_back(&self, due: Vec<DueRecord>) {
-        due.into_iter().for_each(|due| self.channel.release(due.tenant, &due.id, Some(due.due_at)));
+        for record in due {
+            self.channel.release(record.tenant);
+            self.channel.due_again(record);
+        }
     }
 
     fn begin(self: &Rc<Self>, due: &[DueRecord], claimed: Vec<ClaimedRecord>) {
@@ -198,7 +206,7 @@ impl Inner {
             let ids: HashSet<_> = claimed.iter().map(|record| &record.id).collect();
             let lost = due.iter().filter(|due| !ids.contains(&due.id));
             // Changed, deleted, or another's.
-            lost.for_each(|due| self.channel.release(due.tenant, &due.id, None));
+            lost.for_each(|due| self.channel.release(due.tenant));
         }
         self.in_hand.borrow_mut().extend(claimed.iter().map(|record| (record.id.clone(), record.clone())));
         for record in claimed {
@@ -211,6 +219,12 @@ impl Inner {
                     Ok(()) = changed => Outcome::Changed,
                     outcome = this.attempt(&record) => outcome,
                 };
+                if let Outcome::NotBegun(wait) = outcome {
+                    this.channel
+                        .pause(record.tenant, this.channel.now().saturating_add(wait).unwrap_or(Timestamp::MAX));
+                }
+                this.channel.release(record.tenant);
+                this.room.notify_one();
                 this.outcomes.borrow_mut().push((record, outcome));
                 this.news.notify_one();
             });
@@ -222,12 +236,6 @@ impl Inner {
         if record.attempts > self.settings.attempts_max {
             return Outcome::Failed("cut off: each time the process ended before the handlers did".into());
         }
-        let handlers = {
-            let mut handlers = self.handlers.borrow_mut();
-            let new = || Rc::new(Semaphore::new(self.settings.tenant_handlers_max.max(1)));
-            handlers.entry(record.tenant).or_insert_with(new).clone()
-        };
-        let Ok(_permit) = handlers.acquire().await else { return Outcome::NotBegun(SignedDuration::ZERO) };
         if self.stopping.get() {
             return Outcome::NotBegun(SignedDuration::ZERO);
         }
@@ -291,21 +299,25 @@ impl Inner {
             self.until_answered("failed records cannot be put off", || self.db.expiry_put_off(&put_off)).await;
             put_off.iter().for_each(|(record, at, _)| self.release(record, Some(*at)));
         }
-        for (record, error) in dead {
-            let bury = || self.db.expiry_bury(&record, &error);
-            if self.until_answered("a record cannot be made a dead letter", bury).await {
-                self.stats.borrow_mut().dead += 1;
-                let text = format!(
-                    "key_expiry: the record `{}` with the scopes {:?} was given up after {} attempts and is kept as a dead \
-                     letter: {error}",
-                    record.key, record.scopes, record.attempts
-                );
-                self.dispatcher.report(record.tenant, &EventName::KEY_EXPIRY, &text);
+        if !dead.is_empty() {
+            let bury = || self.db.expiry_bury(&dead);
+            let buried = self.until_answered("records cannot be made dead letters", bury).await;
+            for (record, error) in &dead {
+                if buried.contains(&record.id) {
+                    self.stats.borrow_mut().dead += 1;
+                    let text = format!(
+                        "key_expiry: the record `{}` with the scopes {:?} was given up after {} attempts and is kept as a \
+                         dead letter: {error}",
+                        record.key, record.scopes, record.attempts
+                    );
+                    self.dispatcher.report(record.tenant, &EventName::KEY_EXPIRY, &text);
+                }
+                self.release(record, None);
             }
-            self.release(&record, None);
         }
     }
 
+    /// The database knows what became of the record.
     fn release(&self, record: &ClaimedRecord, due_again: Option<Timestamp>) {
         let mut in_hand = self.in_hand.borrow_mut();
         // A record that was armed anew may be in hand once more already.
@@ -314,11 +326,8 @@ impl Inner {
             self.channel.unwatch(&record.id);
         }
         drop(in_hand);
-        self.channel.release(record.tenant, &record.id, due_again);
-        let is_idle = |handlers: &mut Rc<Semaphore>| Rc::strong_count(handlers) == 1;
-        let mut handlers = self.handlers.borrow_mut();
-        if handlers.get_mut(&record.tenant).is_some_and(is_idle) {
-            handlers.remove(&record.tenant);
+        if let Some(due_at) = due_again {
+            self.channel.due_again(DueRecord { due_at, tenant: record.tenant, id: record.id.clone() });
         }
         self.room.notify_one();
     }

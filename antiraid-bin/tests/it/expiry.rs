@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, Command};
 use std::time::{Duration, Instant};
 
+use antiraid_bin::private_postgres::PrivatePostgres;
 use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::{Builder, Runtime};
 use worker_core::{Capabilities, CompatDate, TemplateName, TenantId};
 use worker_db::{DbConfig, KvFindPage, KvSet, NewTemplate, Scopes, WorkerDb};
 
 use crate::antiraid::Antiraid;
-use crate::postgres::Postgres;
 
 const TENANT: TenantId = TenantId::guild(81_384_788_765_712_384);
 /// How long anything may take that should be quick. Long, so that a busy machine is no fault of ours.
@@ -23,13 +23,17 @@ while ctx.KV:exists('hold', { 'seen' }) do task.wait(0.05) end";
 /// A lease that no test waits for: what a dead process held must be freed otherwise.
 const HOUR: &str = "expiry.lease_s=3600";
 
+fn server() -> PrivatePostgres {
+    PrivatePostgres::start(&["fsync=off", "max_connections=64"]).unwrap()
+}
+
 /// A database, the program's folder, and this test's own view of both.
 struct World {
     antiraid: Antiraid,
     url: String,
     runtime: Runtime,
     db: WorkerDb,
-    _server: Option<Postgres>,
+    _server: Option<PrivatePostgres>,
 }
 
 impl World {
@@ -40,11 +44,11 @@ impl World {
     }
 
     fn postgres(handler: &str) -> Self {
-        let server = Postgres::start();
+        let server = server();
         Self::over(Antiraid::new(), server.url(), Some(server), handler)
     }
 
-    fn over(antiraid: Antiraid, url: String, server: Option<Postgres>, handler: &str) -> Self {
+    fn over(antiraid: Antiraid, url: String, server: Option<PrivatePostgres>, handler: &str) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let db = runtime.block_on(WorkerDb::connect(&url, DbConfig::default())).unwrap();
         let world = Self { antiraid, url, runtime, db, _server: server };
@@ -141,6 +145,19 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(start.elapsed() < LONG, "never came: {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits for as long as they become fewer.
+fn until_none(what: &str, mut count: impl FnMut() -> usize) {
+    let (mut least, mut since) = (usize::MAX, Instant::now());
+    loop {
+        match count() {
+            0 => return,
+            now if now < least => (least, since) = (now, Instant::now()),
+            now => assert!(since.elapsed() < LONG, "{now} {what}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -250,7 +267,7 @@ fn a_stalled_worker_loses_its_lease_on_postgres() {
 
 #[test]
 fn a_database_that_goes_and_comes_back() {
-    let server = Postgres::start();
+    let server = server();
     let world = World::over(Antiraid::new(), server.url(), None, COUNTS);
     let mut serving = world.serve("one", &["log.filter=off"], None);
     serving.until("ready");
@@ -261,9 +278,9 @@ fn a_database_that_goes_and_comes_back() {
     world.set("during", "a", Some(Duration::from_millis(50)));
     until("the handler", || world.count() == 2);
     world.set("while away", "a", Some(Duration::from_millis(300)));
-    server.crash();
+    server.crash().unwrap();
     std::thread::sleep(Duration::from_millis(400));
-    server.resume();
+    server.resume().unwrap();
     let delete = || world.runtime.block_on(world.db.kv_delete(TENANT, "hold", &world.scopes("seen")));
     until("the database", || delete().is_ok());
     until("both keys", || {
@@ -284,20 +301,30 @@ fn random_kills(world: &World, kills: u32) {
         let at = 300 + 250 * u64::from(n / KEYS) + u64::from(n % KEYS) * 20;
         world.set(&name, "a", Some(Duration::from_millis(at)));
     }
+    // What was tried often is not to wait for long.
+    let settings = [HOUR, "expiry.attempts_max=100", "expiry.backoff_s_max=1"];
     for n in 0..kills {
-        let mut serving = world.serve("one", &[HOUR, "expiry.attempts_max=100"], None);
+        let mut serving = world.serve("one", &settings, None);
         serving.until("ready");
         std::thread::sleep(Duration::from_millis(20 + u64::from(n * 7_919 % 331)));
         serving.kill();
     }
-    let serving = world.serve("one", &[HOUR, "expiry.attempts_max=100"], None);
+    let serving = world.serve("one", &settings, None);
     let left = |pattern: &str| {
         let (scopes, page) = (world.scopes("a"), KvFindPage::default());
         world.runtime.block_on(world.db.kv_find(TENANT, pattern, &scopes, page)).unwrap()
     };
-    until("all keys", || left("once%").is_empty());
     let far = Timestamp::now() + SignedDuration::from_hours(1);
-    until("all that are armed anew", || left("again%").iter().all(|record| record.expires_at > Some(far)));
+    until_none("keys that were not handled", || {
+        // On a slow machine the program may be killed more often than a key is tried before its handler has ended once, or
+        // so many keys are left for the end that they are beyond the tenant's rate limit. Neither is a loss.
+        for letter in world.runtime.block_on(world.db.dead_list(None, None, 100)).unwrap() {
+            let is_expected = letter.error.starts_with("cut off") || letter.error.contains("ratelimit hit");
+            assert!(is_expected, "{letter:?}");
+            assert!(world.runtime.block_on(world.db.expiry_retry(letter.tenant, &letter.id)).unwrap());
+        }
+        left("once%").len() + left("again%").iter().filter(|record| record.expires_at <= Some(far)).count()
+    });
     serving.end();
     assert_eq!(left("again%").len() as u32, kills * KEYS / 4, "a key that was armed anew is gone");
     let (scopes, page) = (world.scopes("seen"), KvFindPage::default());

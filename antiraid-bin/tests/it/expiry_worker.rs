@@ -208,6 +208,54 @@ fn double_fire_on_refill() {
     });
 }
 
+/// As if its lease had run out.
+#[test]
+fn a_clock_set_forward_while_a_handler_runs_fires_nothing_twice() {
+    static AHEAD: AtomicI64 = AtomicI64::new(0);
+    on_worker(|| async {
+        let clock = || Timestamp::now() + SignedDuration::from_secs(AHEAD.load(Ordering::Relaxed));
+        let world = World::with(DbConfig { clock: clock.into(), ..DbConfig::default() }).await;
+        world.template(A, &["KeyExpiry"], "local evt = ... print(evt.data.key) task.wait(1.5)").await;
+        let worker = world.worker(quick());
+        world.set(A, "key", clock() + SOON).await;
+        until("the handler", async || !lines(&worker, A).is_empty()).await;
+        AHEAD.store(3_600, Ordering::Relaxed);
+        // Seen by a poll after the one that sees the lease.
+        let other =
+            WorkerDb::connect(&world.url, DbConfig { clock: clock.into(), ..DbConfig::default() }).await.unwrap();
+        set(&other, A, "other", clock() + SignedDuration::from_millis(500)).await.unwrap();
+        world.gone(A, "key").await;
+        world.gone(A, "other").await;
+        assert_eq!(lines(&worker, A), ["key", "other"]);
+    });
+}
+
+/// Each holds as many handlers as it may, for as long as it likes.
+#[test]
+fn slow_handlers_of_some_tenants_hold_nobody_else_up() {
+    on_worker(|| async {
+        let world = World::new().await;
+        let slow: Vec<_> = (100..106).map(|n| TenantId::guild(n << 22)).collect();
+        for tenant in &slow {
+            world.template(*tenant, &["KeyExpiry"], "task.wait(3600)").await;
+        }
+        world.template(A, &["KeyExpiry"], "return 1").await;
+        // Before all are written, none is due.
+        let at = Timestamp::now() + SignedDuration::from_secs(2);
+        for tenant in &slow {
+            for n in 0..12 {
+                world.set(*tenant, &n.to_string(), at).await;
+            }
+        }
+        let worker = world.worker(ExpirySettings { handlers_max: 24, tenant_handlers_max: 8, ..quick() });
+        until("the slow ones", async || worker.stats().await.unwrap().expiries_in_hand >= 12).await;
+        for n in 0..30 {
+            world.set(A, &n.to_string(), soon()).await;
+        }
+        until("all others", async || worker.stats().await.unwrap().expiries_handled == 30).await;
+    });
+}
+
 #[test]
 fn a_tenants_burst_holds_nobody_else_up() {
     on_worker(|| async {
@@ -222,7 +270,7 @@ fn a_tenants_burst_holds_nobody_else_up() {
         }
         world.set(B, "single", at).await;
         // Small, so that the window is full of the one tenant many times over.
-        let worker = world.worker(ExpirySettings { tenant_window_max: 64, tenant_in_hand_max: 32, ..quick() });
+        let worker = world.worker(ExpirySettings { tenant_window_max: 64, tenant_handlers_max: 32, ..quick() });
         world.gone(B, "single").await;
         let handled = worker.stats().await.unwrap().expiries_handled;
         assert!(handled < keys / 2, "{handled} came before it");
@@ -285,17 +333,38 @@ fn a_record_deleted_before_its_turn_does_not_fire() {
     on_worker(|| async {
         let world = World::new().await;
         world.template(A, &["KeyExpiry"], "local evt = ... print(evt.data.key) task.wait(0.3)").await;
-        // One handler at a time: the second record is claimed and waits.
+        // One handler at a time: the second record is due and waits.
         let worker = world.worker(ExpirySettings { tenant_handlers_max: 1, ..quick() });
         let at = soon();
         world.set(A, "1", at).await;
         world.set(A, "2", at + SignedDuration::from_millis(1)).await;
         until("the first", async || !lines(&worker, A).is_empty()).await;
-        until("both in hand", async || worker.stats().await.unwrap().expiries_in_hand == 2).await;
+        let waits = async || worker.stats().await.unwrap().expiries_pending == 1;
+        until("the second waits", waits).await;
         assert!(world.db.kv_delete(A, "2", &world.scopes()).await.unwrap());
         world.gone(A, "1").await;
         until("nothing in hand", async || worker.stats().await.unwrap().expiries_in_hand == 0).await;
         assert_eq!(lines(&worker, A), ["1"]);
+    });
+}
+
+/// A process that ends must not use up the attempts of what it had not begun.
+#[test]
+fn only_what_runs_is_claimed() {
+    on_worker(|| async {
+        let world = World::new().await;
+        world.template(A, &["KeyExpiry"], "local evt = ... print(evt.data.key) task.wait(3600)").await;
+        let worker = world.worker(ExpirySettings { tenant_handlers_max: 2, ..quick() });
+        let at = soon();
+        for n in 0..6 {
+            world.set(A, &n.to_string(), at).await;
+        }
+        until("two", async || lines(&worker, A).len() == 2).await;
+        until("the others wait", async || worker.stats().await.unwrap().expiries_pending == 4).await;
+        let listed = world.db.expiry_list(None, None, 9).await.unwrap();
+        let attempts: Vec<_> = listed.iter().map(|record| (record.leased, record.attempts)).collect();
+        assert_eq!(attempts.iter().filter(|one| **one == (true, 1)).count(), 2, "{attempts:?}");
+        assert_eq!(attempts.iter().filter(|one| **one == (false, 0)).count(), 4, "{attempts:?}");
     });
 }
 
@@ -309,7 +378,8 @@ fn a_drained_worker_finishes_what_runs_and_lets_go_of_the_rest() {
         for n in 0..5 {
             world.set(A, &n.to_string(), at + SignedDuration::from_millis(n)).await;
         }
-        until("all in hand", async || worker.stats().await.unwrap().expiries_in_hand == 5).await;
+        until("the first", async || !lines(&worker, A).is_empty()).await;
+        until("the others wait", async || worker.stats().await.unwrap().expiries_pending == 4).await;
         worker.drain().await.unwrap();
         assert!(!world.exists(A, "0").await);
         let left = world.db.expiry_list(None, None, 9).await.unwrap();

@@ -12,7 +12,6 @@ mod expiry;
 mod expiry_worker;
 mod laws;
 mod luau;
-mod postgres;
 mod processes;
 mod recording;
 mod replay;

@@ -7,11 +7,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use antiraid_bin::private_postgres::PrivatePostgres;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::antiraid::{Antiraid, workspace};
-use crate::postgres::Postgres;
 
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -420,7 +420,7 @@ fn limit_files(pids: &[u32], bytes: Option<u64>) {
 
 #[test]
 fn a_database_that_does_not_answer_holds_up_only_those_who_need_it() {
-    let postgres = Postgres::start();
+    let postgres = PrivatePostgres::start(&["fsync=off", "max_connections=64"]).unwrap();
     let antiraid = with_echo_in(Antiraid::new().env_of("ANTIRAID_DATABASE_URL", &postgres.url()));
     let server = Server::start(&antiraid, &["--topology", "process:2"]);
     for tenant in 1..=4 {
@@ -429,7 +429,7 @@ fn a_database_that_does_not_answer_holds_up_only_those_who_need_it() {
     let pids = server.pids();
     Load::during(&server, |load| {
         println!("nothing happens: neighbours' p99 {} µs", load.neighbours_p99());
-        postgres.freeze();
+        postgres.freeze().unwrap();
         let begun = Instant::now();
         std::thread::scope(|scope| {
             let kept = scope.spawn(|| server.post(&message(2, "keep")));
@@ -438,7 +438,7 @@ fn a_database_that_does_not_answer_holds_up_only_those_who_need_it() {
             println!("a frozen database: neighbours' p99 {} µs", load.neighbours_p99());
             assert_eq!(server.post(&message(2, "x"))["value"], "x", "its tenant's other events go on as well");
             assert!(!kept.is_finished(), "it waits for the database");
-            postgres.thaw();
+            postgres.thaw().unwrap();
             let thawed = Instant::now();
             let kept = kept.join().unwrap();
             assert!(kept["value"] == "kept" || kept["error"].is_string(), "{kept}");

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use worker_core::TenantId;
-use worker_db::{Attempt, ClaimedRecord, DbConfig, ExpirySession, KvSet, Scopes, WorkerDb};
+use worker_db::{Attempt, ClaimedRecord, DbConfig, DueCursor, ExpirySession, KvSet, Scopes, WorkerDb};
 
 use crate::store::Store;
 
@@ -149,7 +149,8 @@ impl World<'_> {
             }
             Step::Bury(worker, n) => {
                 let Some((record, is_current)) = self.end(worker, n) else { return };
-                assert_eq!(db.expiry_bury(&record, "failed").await.unwrap(), is_current.is_some());
+                let buried = db.expiry_bury(&[(record.clone(), "failed".into())]).await.unwrap();
+                assert_eq!(buried.contains(&record.id), is_current.is_some());
                 if let Some(number) = is_current {
                     self.model.armed.remove(&number);
                     let dead = db.dead_list(Some(tenant), None, 100).await.unwrap();
@@ -190,7 +191,8 @@ impl World<'_> {
 
     async fn claim(&mut self, worker: usize) {
         let now = NOW.load(Ordering::Relaxed);
-        let due = self.db.expiry_due(at(now), None, 10_000).await.unwrap();
+        let from = DueCursor::before(Timestamp::MIN);
+        let due = self.db.expiry_due(at(now), &from, 10_000).await.unwrap().records;
         let due: Vec<_> = due.into_iter().filter(|due| due.tenant == self.tenant).collect();
         let session = self.workers[worker].session;
         let lease = clock() + SignedDuration::from_secs(LEASE);
