@@ -18,13 +18,14 @@ use worker_db::DbError;
 
 use crate::bench::{BenchError, Measurement, MemoryArgs};
 use crate::config::{Config, DatabaseUrl, FlagSetting};
+use crate::dev::live_folder::LiveFolderError;
 use crate::engine::Topology;
 use crate::mistake::Mistakes;
 use crate::output::{Output, complain};
 use crate::recording::{RecordingError, Source};
 use crate::type_check::TypeCheckError;
 use crate::{
-    bench, bench_command, check_command, config_command, expiry_command, kv_command, reference_command, replay_command,
+    bench, bench_command, check_command, config_command, dev_command, expiry_command, kv_command, reference_command, replay_command,
     run_command, template_command, tenant_command, test_command, top_command, types_command, worker_command,
 };
 
@@ -100,6 +101,7 @@ enum Command {
     /// Show the settings in force and where each comes from
     Config(ConfigArgs),
     Bench(BenchArgs),
+    Dev(DevArgs),
     Run(RunArgs),
     Top(TopArgs),
     /// List the tenants that are quarantined, with the evidence, and release them
@@ -519,6 +521,41 @@ pub struct RunArgs {
     pub workers: Option<String>,
 }
 
+/// Try templates in a Discord of your own, in the browser
+///
+/// Starts the engine and a simulated Discord on this host, and prints the address of a page that shows its channels and
+/// members. There you write messages as any member, run commands, press buttons, let members join and leave, or a raid of
+/// them, and see what each template answers, prints and asks of Discord. Templates of DIR are loaded for every simulated
+/// guild, and again as soon as a file of theirs is saved. No token and no network are needed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  antiraid dev                               # the templates of this folder
+  antiraid dev examples/templates
+  antiraid dev my-template --guilds 2 --db sqlite:dev.db
+
+The database is in memory and gone afterwards, unless --db names one; guilds have the same ids each time, so a database
+can be kept. Mistakes in a template are shown in the page and here; what ran before runs on until they are corrected.
+Other clients can use the same Discord: REST below http://127.0.0.1:7879/api/v10, the gateway at ws://127.0.0.1:7879.
+Ctrl-C ends it.")]
+pub struct DevArgs {
+    /// A template, or a folder of templates
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Where the page is served; an address of this host only. Port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7879")]
+    pub listen: SocketAddr,
+    /// How many guilds there are
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub guilds: NonZeroUsize,
+    /// What ids, invite codes and the like are made from
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub seed: u64,
+    /// Worker threads [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+}
+
 /// Watch the workers of a running `antiraid run`: what they do, who uses them, what waits
 #[derive(Debug, Args)]
 pub struct TopArgs {
@@ -586,6 +623,9 @@ pub enum CommandError {
     /// Something could not be measured.
     #[error(transparent)]
     Bench(#[from] BenchError),
+    /// Templates are not loaded any more when they change.
+    #[error(transparent)]
+    LiveFolder(#[from] LiveFolderError),
     /// Standard output failed, other than by its reader's going away.
     #[error("the output cannot be written")]
     Output(#[from] io::Error),
@@ -607,7 +647,7 @@ impl CommandError {
             Self::Store(error) if error.is_callers_fault() || matches!(error, DbError::BadUrl { .. }) => 2,
             Self::Mistakes(_) | Self::Usage(_) | Self::Recording(_) | Self::BadValue(_) => 2,
             Self::Store(_) | Self::Workers(_) | Self::EventsLost(_) => 3,
-            Self::TypeCheck(_) | Self::Bench(_) | Self::Output(_) | Self::Runtime(_) => 3,
+            Self::TypeCheck(_) | Self::Bench(_) | Self::LiveFolder(_) | Self::Output(_) | Self::Runtime(_) => 3,
         }
     }
 }
@@ -665,6 +705,11 @@ fn run(cli: Cli) -> Result<Outcome, CommandError> {
                     cli.settings.db.as_ref().map_or_else(DatabaseUrl::memory, |_| config.database_url.clone());
                 replay_command::run(args, &config, &database, &bars, &mut output).await
             }
+            Command::Dev(args) => {
+                let database =
+                    cli.settings.db.as_ref().map_or_else(DatabaseUrl::memory, |_| config.database_url.clone());
+                dev_command::run(args, &config, &database).await
+            }
             Command::Run(args) => run_command::run(args, &config, &mut output).await,
             Command::Top(args) => top_command::run(&args).await,
             Command::Tenant(command) => tenant_command::run(command, &config, &mut output).await,
@@ -691,6 +736,9 @@ impl Cli {
         flag("--log", "log.filter", self.settings.log.as_ref());
         flag("--db", "database.url", self.settings.db.as_ref());
         if let Command::Replay(args) = &self.command {
+            flag("--workers", "workers", args.workers.as_ref());
+        }
+        if let Command::Dev(args) = &self.command {
             flag("--workers", "workers", args.workers.as_ref());
         }
         if let Command::Run(args) = &self.command {

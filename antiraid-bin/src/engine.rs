@@ -19,7 +19,7 @@ use worker_vm::{HttpConfig, ObjectsConfig, Services, ServicesConfig};
 
 use crate::config::Config;
 use crate::mistake::{Mistake, Mistakes, Place};
-use crate::worker::WorkerParts;
+use crate::worker::{Worker, WorkerParts};
 
 /// Workers in threads that act as one.
 pub type Workers = WorkerPool<WorkerThread>;
@@ -69,12 +69,24 @@ pub fn threads(
     services: Services,
     waiting_max: NonZeroUsize,
 ) -> WorkerThreadConfig {
+    threads_with(config, db, builtins, services, waiting_max, |worker| worker)
+}
+
+/// The same, and each thread's worker is made into something else that is one.
+pub fn threads_with<W: WorkerLike + 'static>(
+    config: &Config,
+    db: &WorkerDb,
+    builtins: Builtins,
+    services: Services,
+    waiting_max: NonZeroUsize,
+    with: impl Fn(Worker) -> W + Send + Sync + 'static,
+) -> WorkerThreadConfig {
     let rules = RatelimitRules::default();
     let parts = WorkerParts::new(db.clone(), builtins, config.limits.clone(), rules, config.links.clone())
         .with_services(services)
         .with_expiry(config.expiry.clone(), ExpiryProcess::new(&config.expiry_process));
     WorkerThreadConfig::new(move |id: WorkerId, filter: WorkerFilter| {
-        let worker = parts.worker(id, filter);
+        let worker = with(parts.worker(id, filter));
         async move { Ok(worker) }
     })
     .with_queues(queues(waiting_max))

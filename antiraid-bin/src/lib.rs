@@ -12,6 +12,9 @@ pub mod recording;
 pub mod replay;
 pub mod replay_report;
 
+pub mod dev;
+pub mod simulator;
+
 pub mod spec_files;
 pub mod spec_report;
 pub mod spec_world;
@@ -25,6 +28,7 @@ pub mod worker;
 pub mod bench_command;
 pub mod check_command;
 pub mod config_command;
+pub mod dev_command;
 pub mod expiry_command;
 pub mod kv_command;
 pub mod reference_command;
