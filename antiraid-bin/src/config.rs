@@ -28,7 +28,7 @@ const DEFAULT_FILE: &str = "antiraid.toml";
 /// What the variables of the environment begin with.
 const ENV_PREFIX: &str = "ANTIRAID_";
 /// Variables with the prefix that are not settings: they name the file.
-const ENV_NOT_SETTINGS: [&str; 2] = ["CONFIG", "TEST_POSTGRES"];
+const ENV_NOT_SETTINGS: [&str; 3] = ["CONFIG", "TEST_POSTGRES", "TEST_PLAYWRIGHT"];
 
 /// What the program runs with.
 #[derive(Clone, Debug)]

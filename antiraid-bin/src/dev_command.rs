@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use worker_core::{Routing, TenantId, WorkerFilter, WorkerId, WorkerLike};
-use worker_pool::{WorkerPool, WorkerPoolConfig, WorkerThread};
+use worker_pool::{Poolable, WorkerPool, WorkerPoolConfig, WorkerThread};
 
 use crate::cli::{CommandError, DevArgs, Outcome};
 use crate::config::{Config, DatabaseUrl};

@@ -142,7 +142,7 @@ impl MessageBody {
     }
 }
 
-fn read_embeds(form: &mut Form<'_>, list: &[Value]) -> Vec<Value> {
+fn read_embeds<'a>(form: &mut Form<'a>, list: &'a [Value]) -> Vec<Value> {
     let mut chars = 0;
     let mut embeds = Vec::with_capacity(list.len());
     let mut read = |form: &mut Form<'_>| {
@@ -249,7 +249,7 @@ struct Components {
 }
 
 impl Components {
-    fn read(&mut self, form: &mut Form<'_>, key: &str, list: &[Value]) {
+    fn read<'a>(&mut self, form: &mut Form<'a>, key: &str, list: &'a [Value]) {
         form.each(key, list, |form| {
             self.count += 1;
             let kind = form.integer("type", i64::MIN..=i64::MAX).set();

@@ -278,3 +278,95 @@ impl Holder<'_> {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUILD: Snowflake = Snowflake::new(10);
+    const MEMBER: Snowflake = Snowflake::new(20);
+    const FIRST: Snowflake = Snowflake::new(31);
+    const SECOND: Snowflake = Snowflake::new(32);
+
+    fn holder(roles: &[Snowflake]) -> Holder<'_> {
+        Holder { guild: GUILD, member: MEMBER, owns: Ownership::Member, roles, timeout: Timeout::None }
+    }
+
+    fn of_role(role: Snowflake) -> Permissions {
+        match role {
+            GUILD => Permissions::VIEW_CHANNEL | Permissions::SEND_MESSAGES,
+            FIRST => Permissions::MANAGE_MESSAGES,
+            SECOND => Permissions::ADMINISTRATOR,
+            _ => Permissions::NONE,
+        }
+    }
+
+    fn overwrite(id: Snowflake, kind: OverwriteFor, allow: Permissions, deny: Permissions) -> Overwrite {
+        Overwrite { id, kind, allow, deny }
+    }
+
+    #[test]
+    fn in_a_guild_roles_add_up_and_owners_and_administrators_have_all() {
+        let everyone = Permissions::VIEW_CHANNEL | Permissions::SEND_MESSAGES;
+        assert_eq!(holder(&[]).in_guild(of_role), everyone);
+        assert_eq!(holder(&[FIRST]).in_guild(of_role), everyone | Permissions::MANAGE_MESSAGES);
+        assert_eq!(holder(&[SECOND]).in_guild(of_role), Permissions::ALL);
+        let owner = Holder { owns: Ownership::Owner, ..holder(&[]) };
+        assert_eq!(owner.in_guild(of_role), Permissions::ALL);
+    }
+
+    #[test]
+    fn overwrites_are_laid_over_each_other_in_discords_order() {
+        use OverwriteFor::{Member, Role};
+        let (view, send, react) = (Permissions::VIEW_CHANNEL, Permissions::SEND_MESSAGES, Permissions::ADD_REACTIONS);
+        let none = Permissions::NONE;
+        let base = view | send;
+        for (what, overwrites, wanted) in [
+            ("none", vec![], base),
+            ("everybody", vec![overwrite(GUILD, Role, none, send)], view),
+            ("a role over everybody", vec![overwrite(FIRST, Role, send, none), overwrite(GUILD, Role, none, send)], base),
+            (
+                "of two roles, what one allows holds though the other denies it",
+                vec![overwrite(FIRST, Role, none, send), overwrite(SECOND, Role, send, none)],
+                base,
+            ),
+            (
+                "the member over the roles",
+                vec![overwrite(FIRST, Role, react, none), overwrite(MEMBER, Member, none, react | send)],
+                view,
+            ),
+            ("another member's", vec![overwrite(Snowflake::new(21), Member, none, view)], base),
+            ("a role that one has not", vec![overwrite(Snowflake::new(33), Role, none, view)], base),
+            ("who does not see, does nothing", vec![overwrite(GUILD, Role, react, view)], none),
+        ] {
+            assert_eq!(holder(&[FIRST, SECOND]).in_channel(base, &overwrites), wanted, "{what}");
+        }
+    }
+
+    #[test]
+    fn who_may_not_write_may_not_mention_or_attach_either() {
+        let base = Permissions::VIEW_CHANNEL | Permissions::MENTION_EVERYONE | Permissions::ATTACH_FILES;
+        assert_eq!(holder(&[]).in_channel(base, &[]), Permissions::VIEW_CHANNEL);
+        let base = base | Permissions::SEND_MESSAGES;
+        assert_eq!(holder(&[]).in_channel(base, &[]), base);
+    }
+
+    #[test]
+    fn a_timeout_leaves_looking_and_spares_administrators() {
+        let looking = Permissions::VIEW_CHANNEL;
+        let quiet = Holder { timeout: Timeout::Running, ..holder(&[FIRST]) };
+        assert_eq!(quiet.in_guild(of_role), looking);
+        assert_eq!(quiet.in_channel(quiet.in_guild(of_role), &[]), looking);
+        // Not even an overwrite gives more.
+        let given = overwrite(MEMBER, OverwriteFor::Member, Permissions::SEND_MESSAGES, Permissions::NONE);
+        assert_eq!(quiet.in_channel(looking, &[given]), looking);
+        let admin = Holder { timeout: Timeout::Running, ..holder(&[SECOND]) };
+        assert_eq!(admin.in_guild(of_role), Permissions::ALL);
+    }
+
+    #[test]
+    fn an_administrator_is_above_all_overwrites() {
+        let denied = overwrite(GUILD, OverwriteFor::Role, Permissions::NONE, Permissions::ALL);
+        assert_eq!(holder(&[SECOND]).in_channel(Permissions::ALL, &[denied]), Permissions::ALL);
+    }
+}

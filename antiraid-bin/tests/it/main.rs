@@ -5,6 +5,7 @@
 mod antiraid;
 
 mod bench;
+mod browser;
 mod check;
 mod config;
 mod drift;
@@ -16,6 +17,9 @@ mod postgres;
 mod processes;
 mod recording;
 mod replay;
+mod dev;
+mod simulator;
+mod simulator_servers;
 mod specs;
 mod store;
 mod type_check;
