@@ -34,7 +34,7 @@ pub use plugins::objects::{
 pub use require_path::{RequireError, RequireTree};
 pub use runtime::flight_recorder::record_flights;
 pub use runtime::turns::Turn;
-pub use services::{Services, ServicesConfig};
+pub use services::{BotRest, BotRestError, Services, ServicesConfig, use_ring_for_tls};
 pub use tenant_log::{LogKind, LogLine, TenantLog};
 pub use worker_state::{Links, WorkerState};
 pub use worker_vm_manager::{Run, Runs, VmStats, WorkerVmManager};

@@ -1,11 +1,13 @@
 //! What the VMs of a process use outside of it, and the runtime on which that runs.
 
+mod bot_rest;
 mod home;
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+pub use self::bot_rest::{BotRest, BotRestError, use_ring_for_tls};
 pub(crate) use self::home::Home;
 use crate::plugins::http::{HttpConfig, HttpSender};
 use crate::plugins::objects::{ObjectsConfig, ObjectsError, TenantObjects};
