@@ -11,11 +11,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use worker_core::{Call, ShardStats, WorkerId, WorkerLike, WorkerStats};
 use worker_db::{DbError, GatewaySessionRow, WorkerDb};
-use worker_vm::BotRest;
+use worker_vm::{BotRest, Services};
 
 pub use self::end::GatewayEnd;
 use self::identify_gate::IdentifyGate;
@@ -133,6 +135,30 @@ impl fmt::Debug for Gateway {
         let shards: Vec<_> = self.0.boards.iter().map(|board| board.shard()).collect();
         f.debug_struct("Gateway").field("shards", &shards).finish_non_exhaustive()
     }
+}
+
+/// Tells the process's Discord what frames say of guilds and of the bot; nothing without a Discord.
+pub fn observer(services: &Services) -> Option<Observer> {
+    #[derive(Deserialize)]
+    struct Ready<'a> {
+        #[serde(borrow)]
+        user: &'a RawValue,
+    }
+    let discord = services.discord()?.clone();
+    Some(Arc::new(move |name, payload| {
+        let user = match name {
+            "READY" => match serde_json::from_slice::<Ready<'_>>(payload) {
+                Ok(Ready { user }) => Some(user.get().as_bytes()),
+                Err(_) => None,
+            },
+            "USER_UPDATE" => Some(payload),
+            _ => None,
+        };
+        if let Some(Err(error)) = user.map(|user| discord.set_current_user(user)) {
+            tracing::warn!("the gateway does not say who the bot is: {}", chain(&error));
+        }
+        discord.guild_states().apply(name, payload);
+    }))
 }
 
 /// Where sessions are, here and in the database.

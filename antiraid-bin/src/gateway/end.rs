@@ -3,7 +3,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use worker_vm::Services;
 
+use super::Gateway;
 use super::intents::Intents;
 
 /// Why Discord will not have this bot's connections back, in a sentence for whoever runs it.
@@ -33,6 +35,30 @@ impl GatewayEnd {
             Some(code) => format!("Discord ended the connection for good ({code})"),
             None => "the connection to Discord ended for good".into(),
         })
+    }
+
+    /// The REST API does not take the token any more.
+    pub(crate) fn token_revoked() -> Self {
+        Self(
+            "Discord does not accept the token any more (401): it was reset; set DISCORD_TOKEN to the one at \
+             https://discord.com/developers/applications, under Bot"
+                .into(),
+        )
+    }
+
+    /// Returns when Discord will not have the bot any more, by its gateway or by its REST API.
+    pub async fn first(gateway: &Gateway, services: &Services) -> Self {
+        let revoked = async {
+            let Some(discord) = services.discord() else { return std::future::pending().await };
+            let mut revoked = discord.token_revoked();
+            if revoked.wait_for(|revoked| *revoked).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            end = gateway.ended() => end,
+            () = revoked => Self::token_revoked(),
+        }
     }
 
     /// A task of ours that ended.

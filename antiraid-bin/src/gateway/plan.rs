@@ -20,6 +20,10 @@ use crate::config::DiscordSettings;
 pub struct GatewayPlan {
     /// The bot's user.
     pub bot: Snowflake,
+    /// The same as Discord's JSON.
+    pub user: String,
+    /// The application that the bot belongs to.
+    pub application: Snowflake,
     /// How many shards there are in all.
     pub shards: NonZeroU32,
     /// How many may identify at once: the number of buckets that shards are in.
@@ -133,25 +137,22 @@ impl GatewayPlan {
         }
         #[derive(Deserialize)]
         struct Application {
+            id: Snowflake,
             #[serde(default)]
             flags: u64,
         }
-        let Me { id: bot } = read("GET /users/@me", rest.get("/users/@me").await?)?;
+        let me = rest.get("/users/@me").await?;
+        let user = me.to_string();
+        let Me { id: bot } = read("GET /users/@me", me)?;
         let gateway: GatewayBot = read("GET /gateway/bot", rest.get("/gateway/bot").await?)?;
-        let allowed = match rest.get("/applications/@me").await {
-            Ok(application) => {
-                let Application { flags } = read("GET /applications/@me", application)?;
-                Some(Intents::allowed_by(flags))
-            }
-            // A proxy may not know it; then the gateway says what is wrong.
-            Err(BotRestError::Refused { .. }) => None,
-            Err(error) => return Err(error.into()),
-        };
+        let application = read("GET /applications/@me", rest.get("/applications/@me").await?)?;
+        let Application { id: application, flags } = application;
+        let allowed = Intents::allowed_by(flags);
         let shards = shards(settings.shards, gateway.shards, processes)?;
         let intents = match settings.intents.0 {
             Some(intents) => {
                 let intents = intents.and(Intents::GUILDS);
-                let refused = allowed.map_or(Intents::NONE, |allowed| intents.privileged().without(allowed));
+                let refused = intents.privileged().without(allowed);
                 if !refused.is_none() {
                     return Err(PlanError::NotAllowed(refused.switches()));
                 }
@@ -161,7 +162,7 @@ impl GatewayPlan {
                 let subscriptions = db.subscriptions().await?;
                 let wanted = subscriptions.iter().map(|name| &**name).chain(Builtins::EVENTS);
                 let wanted = Intents::of_subscriptions(wanted);
-                let refused = allowed.map_or(Intents::NONE, |allowed| wanted.privileged().without(allowed));
+                let refused = wanted.privileged().without(allowed);
                 if !refused.is_none() {
                     tracing::warn!(
                         "templates subscribe to events that Discord does not send this bot ({refused}): turn on {} at \
@@ -175,6 +176,8 @@ impl GatewayPlan {
         let url = settings.gateway_url.clone().unwrap_or(gateway.url);
         Ok(Self {
             bot,
+            user,
+            application,
             shards,
             max_concurrency: gateway.session_start_limit.max_concurrency,
             intents,
@@ -236,6 +239,8 @@ mod tests {
     fn each_shard_is_of_the_process_that_owns_its_guilds() {
         let plan = GatewayPlan {
             bot: Snowflake::new(1),
+            user: String::new(),
+            application: Snowflake::new(1),
             shards: number(12),
             max_concurrency: number(1),
             intents: Intents::GUILDS,
