@@ -167,6 +167,11 @@ impl Topology {
         self.processes.is_some()
     }
 
+    /// Processes, if there are any.
+    pub fn process_count(self, config: &Config) -> Option<NonZeroUsize> {
+        self.sizes(config).0
+    }
+
     /// Workers in all.
     pub fn workers(self, config: &Config) -> NonZeroUsize {
         let (processes, threads) = self.sizes(config);
