@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::antiraid::{Antiraid, Ran};
-use crate::discord::{APPLICATION, Behaviour, Discord, PATIENCE, TOKEN};
+use crate::discord::{APPLICATION, BOT, Behaviour, Discord, PATIENCE, TOKEN};
 
 /// A guild of each of eight shards.
 const GUILDS: std::ops::RangeInclusive<u64> = 1..=8;
@@ -130,6 +130,18 @@ impl Drop for Bot {
     }
 }
 
+/// Where the sessions are, as the database says.
+fn saved_sequences(antiraid: &Antiraid, shards: usize) -> Vec<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let url = format!("sqlite:{}", antiraid.path("antiraid.db").display());
+        let db = worker_db::WorkerDb::connect(&url, worker_db::DbConfig::default()).await.unwrap();
+        let sessions = db.gateway_sessions(worker_core::Snowflake::new(BOT), shards as u32).await.unwrap();
+        db.close().await;
+        sessions.iter().map(|session| session.sequence).collect()
+    })
+}
+
 /// Sends each guild a message with this text.
 fn say(discord: &Discord, text: &str) {
     for guild in GUILDS {
@@ -203,7 +215,13 @@ fn serves_and_goes_on(antiraid: &Antiraid, discord: &Discord, topology: &str, sh
     assert_eq!(discord.identified().len(), shards, "the second start resumed");
 
     // What was saved may be behind what was seen, so it is waited for; then nothing comes twice either.
-    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    let sequence = |shards: &mut dyn Iterator<Item = u64>| shards.sum::<u64>();
+    until("the sessions in the database", || {
+        let stats = bot.stats();
+        let mut seen = stats["total"]["shards"].as_array().unwrap().iter().map(|shard| shard["sequence"].as_u64().unwrap());
+        let mut saved = saved_sequences(antiraid, shards).into_iter();
+        (sequence(&mut saved) == sequence(&mut seen)).then_some(())
+    });
     bot.end(Signal::KILL);
     discord.until_connected(0);
     say(discord, "fourth");
