@@ -2,7 +2,6 @@
 //! told, and a web page to look at a simulated Discord and act in it.
 
 pub mod desk;
-pub mod event_sink;
 pub mod live_folder;
 pub mod log_tail;
 pub mod watched_workers;

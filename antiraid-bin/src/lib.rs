@@ -7,6 +7,7 @@ pub mod mistake;
 pub mod objects_url;
 pub mod output;
 
+pub mod gateway;
 pub mod gateway_frame;
 pub mod recording;
 pub mod replay;
@@ -22,6 +23,7 @@ pub mod template_dir;
 pub mod type_check;
 
 pub mod engine;
+mod unheard_events;
 pub mod store;
 pub mod worker;
 
@@ -32,6 +34,7 @@ pub mod dev_command;
 pub mod expiry_command;
 pub mod kv_command;
 pub mod reference_command;
+pub mod register_command;
 pub mod replay_command;
 pub mod run_command;
 pub mod template_command;

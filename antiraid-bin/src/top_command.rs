@@ -11,6 +11,7 @@ use ratatui::style::{Style, Stylize};
 use ratatui::widgets::{Block, Paragraph, Row, Table};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use worker_core::ShardState;
 
 use crate::cli::{CommandError, Outcome, TopArgs, chain};
 use crate::run_command::Snapshot;
@@ -49,15 +50,21 @@ impl View {
         let workers = self.now.workers.len().try_into().unwrap_or(u16::MAX).saturating_add(3);
         let quarantined =
             self.now.quarantined.len().min(5) as u16 + if self.now.quarantined.is_empty() { 0 } else { 3 };
-        let [top, middle, bottom, low] = Layout::vertical([
+        let shards = self.now.total.shards.len().try_into().unwrap_or(u16::MAX);
+        let shards = if shards == 0 { 0 } else { shards.saturating_add(3).min(frame.area().height / 3) };
+        let [top, middle, gateway, bottom, low] = Layout::vertical([
             Constraint::Length(2),
             Constraint::Length(workers.min(frame.area().height / 2)),
+            Constraint::Length(shards),
             Constraint::Min(4),
             Constraint::Length(quarantined),
         ])
         .areas(frame.area());
         frame.render_widget(Paragraph::new(self.headline()), top);
         frame.render_widget(self.workers(), middle);
+        if shards > 0 {
+            frame.render_widget(self.shards(), gateway);
+        }
         frame.render_widget(self.tenants(), bottom);
         if quarantined > 0 {
             frame.render_widget(self.quarantined(), low);
@@ -113,6 +120,33 @@ impl View {
         )
     }
 
+    /// What needs a look comes first: a bot may have more shards than a screen has lines.
+    fn shards(&self) -> Table<'_> {
+        let mut shards: Vec<_> = self.now.total.shards.iter().collect();
+        shards.sort_by_key(|shard| (shard.state == ShardState::Active, shard.shard));
+        let rows = shards.into_iter().map(|shard| {
+            let before = self.before.total.shards.iter().find(|before| before.shard == shard.shard);
+            let latency = shard.latency_ms.map_or_else(|| "-".into(), |latency| format!("{latency:.0}"));
+            let row = Row::new([
+                format!("{}/{}", shard.shard, shard.shards),
+                shard.state.to_string(),
+                latency,
+                shard.sequence.to_string(),
+                format!("{:.0}", self.rate(before.map_or(shard.events, |before| before.events), shard.events)),
+                shard.reconnects.to_string(),
+                format!("{}+{}", shard.resumes, shard.identifies),
+                shard.refused.values().sum::<u64>().to_string(),
+                shard.trouble.clone().unwrap_or_default(),
+            ]);
+            if shard.state == ShardState::Active { row } else { row.yellow() }
+        });
+        table(
+            "shards",
+            ["shard", "state", "ms", "sequence", "events/s", "reconnects", "resumed+new", "refused", "last trouble"],
+            rows.collect(),
+        )
+    }
+
     fn tenants(&self) -> Table<'_> {
         let seconds = (self.now.uptime_seconds - self.before.uptime_seconds).max(0.001);
         let rows = self.now.total.tenants.iter().map(|used| {
@@ -153,7 +187,7 @@ pub async fn run(args: &TopArgs) -> Result<Outcome, CommandError> {
     let mut view = View::default();
     // What cannot be reached at all is said before the screen is taken.
     let first = fetch(args.address).await.map_err(|error| {
-        let what = format!("nothing to watch at {}; start `antiraid run --offline`: {error}", args.address);
+        let what = format!("nothing to watch at {}; start `antiraid run`: {error}", args.address);
         CommandError::Output(io::Error::other(what))
     })?;
     view.update(Ok(first));
@@ -205,7 +239,7 @@ pub async fn fetch(address: SocketAddr) -> io::Result<Snapshot> {
 mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-    use worker_core::{TenantId, TenantUse, WorkerId, WorkerStats};
+    use worker_core::{ShardStats, TenantId, TenantUse, WorkerId, WorkerStats};
     use worker_process::Evidence;
 
     use super::*;
@@ -213,7 +247,7 @@ mod tests {
 
     fn snapshot(seconds: f64, events: u64, cpu_micros: u64) -> Snapshot {
         let used = TenantUse { tenant: TenantId::guild(5), cpu_micros, memory_bytes: 3 << 20 };
-        let stats = WorkerStats { workers: 1, events, restarts: 2, tenants: vec![used], ..WorkerStats::default() };
+        let stats = WorkerStats { workers: 1, events, restarts: 2, tenants: vec![used], shards: vec![shard(events)], ..WorkerStats::default() };
         Snapshot {
             topology: "process:2".into(),
             uptime_seconds: seconds,
@@ -233,8 +267,13 @@ mod tests {
         }
     }
 
+    fn shard(events: u64) -> ShardStats {
+        let trouble = Some("4000 gone".into());
+        ShardStats { shard: 3, shards: 8, state: ShardState::Resuming, events, reconnects: 77, trouble, ..ShardStats::default() }
+    }
+
     fn drawn(view: &View) -> String {
-        let mut terminal = Terminal::new(TestBackend::new(110, 24)).unwrap();
+        let mut terminal = Terminal::new(TestBackend::new(120, 30)).unwrap();
         terminal.draw(|frame| view.draw(frame)).unwrap();
         terminal.backend().to_string()
     }
@@ -247,7 +286,10 @@ mod tests {
         view.update(Ok(snapshot(12.0, 5_000, 2_000_000)));
         let screen = drawn(&view);
         for shown in
-            ["process:2, up 12 s", "2000/s", "4711", "no answer", "guild:5", "50.0", "3.00", "guild:9", "SIGABRT"]
+            [
+            "process:2, up 12 s", "2000/s", "4711", "no answer", "guild:5", "50.0", "3.00", "guild:9", "SIGABRT",
+            "3/8", "resuming", "77", "4000 gone",
+        ]
         {
             assert!(screen.contains(shown), "{shown} is not in\n{screen}");
         }

@@ -20,7 +20,7 @@ use crate::outgoing::Outgoing;
 use crate::quarantine::Evidence;
 use crate::shared::{Shared, Unstarted};
 use crate::worker_process::chain;
-use crate::worker_process_handle::WorkerProcessConfig;
+use crate::worker_process_handle::{WordHandler, WorkerProcessConfig};
 use crate::workerprocesscomm::{CommError, FrameReader, Request, Response, Up, WorkerProcessComm};
 
 /// How often callers who went away are looked for.
@@ -234,7 +234,8 @@ impl Supervisor {
     async fn attend(&mut self, child: &mut Child) -> End {
         let comm = child.comm.clone();
         self.shared.begin();
-        let mut pump = Abort(tokio::spawn(pump(Arc::clone(&self.shared), comm.clone())));
+        let words = self.config.words.clone();
+        let mut pump = Abort(tokio::spawn(pump(Arc::clone(&self.shared), comm.clone(), words)));
         let mut heart = Abort(tokio::spawn(heartbeats(
             comm.clone(),
             self.config.timeouts.heartbeat_interval,
@@ -407,7 +408,7 @@ impl Drop for Abort {
 }
 
 /// Keeps events and answers flowing. Returns when they do not any more.
-async fn pump(shared: Arc<Shared>, comm: impl WorkerProcessComm) {
+async fn pump(shared: Arc<Shared>, comm: impl WorkerProcessComm, words: WordHandler) {
     let ended = async {
         let mut up = comm.dispatches(Box::pin(Outgoing(Arc::clone(&shared)))).await?;
         let mut frames = FrameReader::new();
@@ -416,7 +417,10 @@ async fn pump(shared: Arc<Shared>, comm: impl WorkerProcessComm) {
         while let Some(chunk) = up.next().await {
             frames.push(&chunk?);
             while let Some(message) = frames.next(Up::decode)? {
-                messages.push(message);
+                match message {
+                    Up::Word(word) => words.hear(shared.id, word),
+                    message => messages.push(message),
+                }
             }
             shared.answered(&mut messages);
         }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -30,6 +31,26 @@ pub struct WorkerProcessConfig {
     pub(crate) timeouts: Timeouts,
     pub(crate) restarts: RestartPolicy,
     pub(crate) quarantine: Quarantine,
+    pub(crate) words: WordHandler,
+}
+
+/// What is done with the words of worker processes ([`Words`](crate::Words)).
+#[derive(Clone, Default)]
+pub(crate) struct WordHandler(Option<Arc<dyn Fn(WorkerId, Bytes) + Send + Sync>>);
+
+impl WordHandler {
+    pub(crate) fn hear(&self, worker: WorkerId, word: Bytes) {
+        match &self.0 {
+            Some(hear) => hear(worker, word),
+            None => tracing::warn!(%worker, "the worker process said something that nobody listens to"),
+        }
+    }
+}
+
+impl fmt::Debug for WordHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "WordHandler(somebody)" } else { "WordHandler(nobody)" })
+    }
 }
 
 /// What is run as a worker process.
@@ -93,6 +114,7 @@ impl WorkerProcessConfig {
             timeouts: Timeouts::default(),
             restarts: RestartPolicy::default(),
             quarantine: Quarantine::default(),
+            words: WordHandler::default(),
         })
     }
 
@@ -119,6 +141,12 @@ impl WorkerProcessConfig {
     /// The same with another way to deal with deaths.
     pub fn with_restarts(self, restarts: RestartPolicy) -> Self {
         Self { restarts, ..self }
+    }
+
+    /// The same with somebody who hears what the processes say ([`Words`](crate::Words)), each word once, on a task that
+    /// must not be held up.
+    pub fn with_words(self, hear: impl Fn(WorkerId, Bytes) + Send + Sync + 'static) -> Self {
+        Self { words: WordHandler(Some(Arc::new(hear))), ..self }
     }
 
     /// The same with this quarantine, which all processes of a pool should share.

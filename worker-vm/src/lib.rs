@@ -4,6 +4,7 @@ mod check;
 mod clock;
 mod error;
 pub mod floor;
+mod guild_states;
 mod harness;
 pub mod hostile;
 mod luau;
@@ -22,6 +23,7 @@ mod worker_vm_manager;
 pub use check::{Problem, check_template};
 pub use clock::{Busy, VirtualClock};
 pub use error::{VmError, contained_panics};
+pub use guild_states::{GuildFigures, GuildStates, GuildStatesConfig};
 pub use harness::{Harness, TestCall};
 pub use luau::compile::{CompileError, compile};
 pub use plugins::discord::{Answer, Recorded, Recorder};
@@ -34,7 +36,9 @@ pub use plugins::objects::{
 pub use require_path::{RequireError, RequireTree};
 pub use runtime::flight_recorder::record_flights;
 pub use runtime::turns::Turn;
-pub use services::{Services, ServicesConfig};
+pub use services::{
+    BotRest, BotRestError, Discord, DiscordConfig, DiscordStats, DiscordToken, Services, ServicesConfig, use_ring_for_tls,
+};
 pub use tenant_log::{LogKind, LogLine, TenantLog};
 pub use worker_state::{Links, WorkerState};
 pub use worker_vm_manager::{Run, Runs, VmStats, WorkerVmManager};

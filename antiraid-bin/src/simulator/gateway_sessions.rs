@@ -250,7 +250,8 @@ impl GatewaySessions {
     ) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         self.identified += 1;
-        let session_id = format!("{:032x}", (u128::from(self.identified) << 64) | u128::from(0x5157_u64 ^ self.made));
+        // With the time, so that a client of an earlier run does not take ours for its own.
+        let session_id = format!("{:016x}{:016x}", super::unix_ms(), self.identified);
         ready["session_id"] = json!(session_id);
         connection.session = Some(session_id.clone());
         connection.sent = 0;
@@ -305,13 +306,6 @@ impl GatewaySessions {
             while session.frames.front().is_some_and(|frame| frame.sequence <= sequence) {
                 session.frames.pop_front();
             }
-        }
-    }
-
-    /// The same for all that was handed out.
-    pub(super) fn seen_all_sent(&mut self, id: ConnectionId) {
-        if let Some(sent) = self.connections.get(&id).map(|connection| connection.sent) {
-            self.seen(id, sent);
         }
     }
 
