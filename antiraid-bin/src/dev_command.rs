@@ -48,12 +48,8 @@ pub async fn run(args: DevArgs, config: &Config, database: &DatabaseUrl) -> Resu
     let address = listener.local_addr()?;
 
     let bot_token = format!("simulated.{}", random_token());
-    let world = WorldConfig {
-        seed: args.seed,
-        guilds: args.guilds.get(),
-        token: bot_token.clone(),
-        ..WorldConfig::default()
-    };
+    let world =
+        WorldConfig { seed: args.seed, guilds: args.guilds.get(), token: bot_token.clone(), ..WorldConfig::default() };
     let simulator = Simulator::new(SimulatorConfig { world, ..SimulatorConfig::default() });
     let guilds = simulator.with_world(|world| world.guilds().map(|guild| guild.id).collect::<Vec<_>>());
     let (templates, shown) = watch::channel(json!({"templates": [], "mistakes": [], "types": []}));

@@ -349,10 +349,13 @@ impl World {
     pub(crate) fn guild_create(&self, id: Snowflake) -> Value {
         let Some(guild) = self.find_guild(id) else { return Value::Null };
         let mut json = guild.json();
-        let members: Vec<_> = guild.members.keys().take(CHUNK_MEMBERS_MAX).map(|user| self.member_json(guild, *user)).collect();
+        let members: Vec<_> =
+            guild.members.keys().take(CHUNK_MEMBERS_MAX).map(|user| self.member_json(guild, *user)).collect();
         let joined = guild.members.get(&self.bot()).map_or(self.now_ms(), |member| member.joined_at_ms);
         let (threads, channels): (Vec<_>, Vec<_>) = guild.channels.values().partition(|channel| channel.is_thread());
-        let list = |channels: Vec<&super::channel::Channel>| channels.into_iter().map(super::channel::Channel::json).collect::<Vec<_>>();
+        let list = |channels: Vec<&super::channel::Channel>| {
+            channels.into_iter().map(super::channel::Channel::json).collect::<Vec<_>>()
+        };
         let voice: Vec<_> = (guild.members.values())
             .filter_map(|member| {
                 let channel = member.voice?;
@@ -393,7 +396,9 @@ impl World {
                 found
             }
             None => (guild.members.keys().copied())
-                .filter(|user| self.find_user(*user).is_some_and(|user| user.username.to_lowercase().starts_with(query)))
+                .filter(|user| {
+                    self.find_user(*user).is_some_and(|user| user.username.to_lowercase().starts_with(query))
+                })
                 .take(if limit == 0 { usize::MAX } else { limit })
                 .collect(),
         };
