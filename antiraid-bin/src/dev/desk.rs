@@ -164,6 +164,7 @@ async fn state(State(desk): State<Desk>) -> Json<Value> {
         json!({"bot": bot, "guilds": guilds, "now": world.now_ms()})
     });
     state["templates"] = templates;
+    state["connected"] = json!(desk.0.simulator.connected());
     Json(state)
 }
 

@@ -66,6 +66,7 @@ pub fn accept(simulator: Simulator, query: GatewayQuery, host: &str, upgrade: We
         };
         let is_over = connection.run(&wake, is_known).await;
         simulator.sessions().disconnect(id, is_over);
+        simulator.tell_connected();
     })
 }
 
@@ -244,6 +245,7 @@ impl Connection {
             let guilds = guilds.iter().map(|id| ("GUILD_CREATE", world.guild_create(*id))).collect();
             simulator.sessions().begin(self.id, shard, asked, ready, guilds);
         });
+        simulator.tell_connected();
         ControlFlow::Continue(None)
     }
 
@@ -255,7 +257,10 @@ impl Connection {
             return ControlFlow::Break(Ok(End(Some(close::DECODE_ERROR))));
         };
         match self.simulator.sessions().resume(self.id, session, sequence) {
-            Ok(()) => ControlFlow::Continue(None),
+            Ok(()) => {
+                self.simulator.tell_connected();
+                ControlFlow::Continue(None)
+            }
             Err(ResumeError::NeverSent) => ControlFlow::Break(Ok(End(Some(close::INVALID_SEQUENCE)))),
             Err(ResumeError::Unknown) => {
                 ControlFlow::Continue(Some(json!({"op": 9, "t": null, "s": null, "d": false}).to_string()))
@@ -320,6 +325,18 @@ impl Connection {
             // The client may be gone.
             let _ = self.socket.send(Message::Close(Some(frame))).await;
         }
+    }
+}
+
+impl Simulator {
+    /// Clients that listen to the gateway now.
+    pub fn connected(&self) -> usize {
+        self.sessions().connected()
+    }
+
+    fn tell_connected(&self) {
+        let connected = self.connected();
+        self.notice("bot", || json!({"connected": connected}));
     }
 }
 

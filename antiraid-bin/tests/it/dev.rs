@@ -100,8 +100,13 @@ impl Dev {
 
     fn loaded(&self) {
         let begun = Instant::now();
-        while self.state()["templates"]["templates"][0].is_null() {
-            assert!(begun.elapsed() < PATIENCE, "no template is loaded");
+        loop {
+            let state = self.state();
+            // What happens before the bot is at the gateway is not told to templates.
+            if !state["templates"]["templates"][0].is_null() && state["connected"] == 1 {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no template is loaded: {}", state["templates"]);
             std::thread::sleep(Duration::from_millis(10));
         }
     }
