@@ -167,7 +167,7 @@ impl Writer {
             // A row may have been written when nobody could check it.
             let place = Place::of(report.tenant).map_err(|_| Failed::Gone)?;
             self.lookups.find_channel(place, channel.get()).await.map_err(|error| {
-                if error.to_string().starts_with("wrong_guild: ") { Failed::Gone } else { Failed::Other(error) }
+                if error.is_wrong_guild() { Failed::Gone } else { Failed::Other(error) }
             })?;
         }
         let request = RestRequest {

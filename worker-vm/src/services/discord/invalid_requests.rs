@@ -11,8 +11,8 @@ use worker_core::TenantId;
 const SLOTS: usize = 11;
 const SLOT: Duration = Duration::from_secs(60);
 
-/// Look-ups of a tenant in [`LOOKUP_PERIOD`]: what a script names may be looked up in its name, once it is not known.
-const LOOKUPS_MAX: u32 = 20;
+/// Look-ups of a tenant in [`LOOKUP_PERIOD`]: enough for a guild and for the 50 members that one call may ask about.
+const LOOKUPS_MAX: u32 = 60;
 const LOOKUP_PERIOD: Duration = Duration::from_secs(5);
 
 /// Tenants that are kept; beyond, those go whose refusals are over.
@@ -29,12 +29,15 @@ pub(super) struct InvalidRequests {
 #[derive(Default)]
 struct Counts {
     all: Window,
+    /// Requests that are on their way count as if they were refused: nobody can send many at once at the last moment.
+    under_way: u32,
     tenants: HashMap<TenantId, Tenant>,
 }
 
 #[derive(Default)]
 struct Tenant {
     refused: Window,
+    under_way: u32,
     lookups: u32,
     lookups_since: Option<Instant>,
 }
@@ -63,11 +66,17 @@ impl InvalidRequests {
         Self { started: Instant::now(), per_tenant, in_all, counts: Mutex::default() }
     }
 
-    /// Whether the tenant may send another request.
-    pub(super) fn allows(&self, tenant: TenantId) -> bool {
-        let (minute, counts) = (self.minute(), self.counts.lock());
-        let own = counts.tenants.get(&tenant).map_or(0, |tenant| tenant.refused.sum(minute));
-        own < self.per_tenant && counts.all.sum(minute) < self.in_all
+    /// Takes the right to send a request, if the tenant may.
+    pub(super) fn begin(&self, tenant: TenantId) -> Option<UnderWay<'_>> {
+        let (minute, mut counts) = (self.minute(), self.counts.lock());
+        let all = counts.all.sum(minute) + counts.under_way;
+        let own = counts.tenant(tenant, minute);
+        if own.refused.sum(minute) + own.under_way >= self.per_tenant || all >= self.in_all {
+            return None;
+        }
+        own.under_way += 1;
+        counts.under_way += 1;
+        Some(UnderWay { counts: &self.counts, tenant })
     }
 
     /// Discord refused a request of the tenant.
@@ -94,12 +103,28 @@ impl InvalidRequests {
     }
 }
 
+/// A request that is on its way.
+pub(super) struct UnderWay<'a> {
+    counts: &'a Mutex<Counts>,
+    tenant: TenantId,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock();
+        counts.under_way = counts.under_way.saturating_sub(1);
+        if let Some(tenant) = counts.tenants.get_mut(&self.tenant) {
+            tenant.under_way = tenant.under_way.saturating_sub(1);
+        }
+    }
+}
+
 impl Counts {
     fn tenant(&mut self, tenant: TenantId, minute: u64) -> &mut Tenant {
         if self.tenants.len() >= TENANTS_SWEPT_AT {
             self.tenants.retain(|_, tenant| {
                 let looks = tenant.lookups_since.is_some_and(|since| since.elapsed() < LOOKUP_PERIOD);
-                looks || tenant.refused.sum(minute) > 0
+                looks || tenant.under_way > 0 || tenant.refused.sum(minute) > 0
             });
         }
         self.tenants.entry(tenant).or_default()
@@ -117,15 +142,28 @@ mod tests {
     fn a_tenant_stops_at_its_own_number_and_all_at_theirs() {
         let invalid = InvalidRequests::new(3, 5);
         for _ in 0..3 {
-            assert!(invalid.allows(ONE));
+            assert!(invalid.begin(ONE).is_some());
             invalid.count(ONE);
         }
-        assert!(!invalid.allows(ONE));
-        assert!(invalid.allows(TWO));
+        assert!(invalid.begin(ONE).is_none());
+        assert!(invalid.begin(TWO).is_some());
         invalid.count(TWO);
         invalid.count(TWO);
-        assert!(!invalid.allows(TWO), "five in all");
-        assert!(!invalid.allows(TenantId::guild(3)));
+        assert!(invalid.begin(TWO).is_none(), "five in all");
+        assert!(invalid.begin(TenantId::guild(3)).is_none());
+    }
+
+    #[test]
+    fn what_is_on_its_way_counts() {
+        let invalid = InvalidRequests::new(2, 3);
+        let (one, other) = (invalid.begin(ONE), invalid.begin(ONE));
+        assert!(one.is_some() && other.is_some() && invalid.begin(ONE).is_none());
+        let third = invalid.begin(TWO);
+        assert!(third.is_some() && invalid.begin(TWO).is_none(), "three in all");
+        drop(one);
+        assert!(invalid.begin(ONE).is_some(), "it was not refused");
+        invalid.count(ONE);
+        assert!(invalid.begin(ONE).is_none());
     }
 
     #[test]

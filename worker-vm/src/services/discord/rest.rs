@@ -1,14 +1,16 @@
 //! One request to Discord: sent when its limits allow it, answered in bounded time and size.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest_of_serenity::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest_of_serenity::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest_of_serenity::{Client, Response, redirect};
 use serde::Deserialize;
-use serenity::http::{Http, HttpBuilder, LightMethod, Request, Route};
+use serenity::constants::USER_AGENT;
+use serenity::http::{Http, HttpBuilder, LightMethod, Route};
 use serenity::model::id::ApplicationId;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -36,7 +38,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) struct Rest(Arc<Inner>);
 
 struct Inner {
-    /// Holds the token and the address; its own rate limits are off (see [`Buckets`]).
+    /// Holds the token and the address; its own rate limits are off, see [`Buckets`].
     http: Http,
     client: Client,
     buckets: Buckets,
@@ -171,6 +173,7 @@ impl Rest {
         let client = Client::builder()
             .no_proxy()
             .redirect(redirect::Policy::none())
+            .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
@@ -239,10 +242,10 @@ impl Rest {
                 inner.buckets.enter_all(end).await.map_err(RestError::TooLate)?;
             }
             // Asked last: many may have waited, and have been refused meanwhile.
-            if !inner.invalid.allows(tenant) {
+            let Some(under_way) = inner.invalid.begin(tenant) else {
                 inner.counters.refused.fetch_add(1, Ordering::Relaxed);
                 return Err(RestError::TooManyRefused);
-            }
+            };
             inner.counters.requests.fetch_add(1, Ordering::Relaxed);
             let response = self.execute(request).await?;
             let (status, limits) = (response.status().as_u16(), limit_headers(response.headers()));
@@ -253,6 +256,7 @@ impl Rest {
                 inner.invalid.count(tenant);
                 inner.counters.invalid.fetch_add(1, Ordering::Relaxed);
             }
+            drop(under_way);
             if status == 401 && request.authority == Authority::Bot && self.is_revoked().await {
                 inner.revoked.send_replace(true);
             }
@@ -289,30 +293,39 @@ impl Rest {
         matches!(self.execute(&who).await, Ok(response) if response.status().as_u16() == 401)
     }
 
+    /// serenity's own `Request::build` is not used: it shows the body and the path, tokens included, to whoever traces.
     async fn execute(&self, request: &RestRequest) -> Result<Response, RestError> {
+        const DISCORD: &str = "https://discord.com";
         let inner = &*self.0;
-        let mut headers = HeaderMap::new();
-        if let Some(reason) = &request.reason
-            && let Ok(value) = HeaderValue::try_from(percent_encoded(reason))
-        {
-            headers.insert(HeaderName::from_static("x-audit-log-reason"), value);
+        let path = (request.route)(&request.ids).path();
+        let base = inner.http.proxy.as_deref().map_or(DISCORD, |url| url.trim_end_matches('/'));
+        let mut url = format!("{base}{}", path.strip_prefix(DISCORD).unwrap_or(&path));
+        for (place, (name, value)) in request.query.iter().enumerate() {
+            let before = if place == 0 { '?' } else { '&' };
+            // Writing to a string cannot fail.
+            let _ = write!(url, "{before}{name}={}", percent_encoded(value));
         }
-        let query: Vec<_> = request.query.iter().map(|(name, value)| (*name, percent_encoded(value))).collect();
-        let unanswered = |error: &dyn std::error::Error| {
-            tracing::warn!(error, "Discord did not answer");
+        let mut builder = inner.client.request(request.method.reqwest_method(), url);
+        if let Ok(mut token) = HeaderValue::try_from(inner.http.token()) {
+            token.set_sensitive(true);
+            builder = builder.header(AUTHORIZATION, token);
+        }
+        if let Some(reason) = &request.reason {
+            builder = builder.header("x-audit-log-reason", percent_encoded(reason));
+        }
+        builder = match &request.body {
+            Some(body) => builder.header(CONTENT_TYPE, "application/json").body(body.clone()),
+            // Discord wants a length where there could be a body.
+            None if request.method == LightMethod::Get => builder,
+            None => builder.header(CONTENT_LENGTH, 0),
+        };
+        builder.send().await.map_err(|error| {
+            // The address may hold a token.
+            let error = error.without_url();
+            tracing::warn!(error = &error as &dyn std::error::Error, "Discord did not answer");
             inner.counters.unanswered.fetch_add(1, Ordering::Relaxed);
             RestError::Unanswered
-        };
-        Request::new((request.route)(&request.ids), request.method)
-            .body(request.body.clone())
-            .headers(Some(headers))
-            .params((!query.is_empty()).then_some(query))
-            .build(&inner.client, inner.http.token(), inner.http.proxy.as_deref())
-            .map_err(|error| unanswered(&error))?
-            .send()
-            .await
-            // The address may hold a token.
-            .map_err(|error| unanswered(&error.without_url()))
+        })
     }
 }
 
@@ -373,7 +386,6 @@ fn limit_headers(headers: &HeaderMap) -> LimitHeaders {
 
 /// As in a path or a query: all but unreserved characters.
 pub(crate) fn percent_encoded(text: &str) -> String {
-    use std::fmt::Write as _;
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
