@@ -15,7 +15,7 @@ use moka::sync::Cache;
 use parking_lot::{Mutex, RwLock};
 use worker_core::Snowflake;
 
-pub(crate) use self::guild::{Channel, ChannelKind, Guild, Member, Overwrite, OverwriteOf, Role};
+pub(crate) use self::guild::{Channel, Guild, Member};
 pub(crate) use self::payloads::{ChannelPayload, GuildPayload, Id, MemberPayload, RolePayload, timestamp_of};
 pub(crate) use self::permission_calculator::{PermissionCalculator, Rank};
 

@@ -234,7 +234,10 @@ const MANAGES_ROLES: Check = Server(Permissions::MANAGE_ROLES);
 const BANS: Check = Server(Permissions::BAN_MEMBERS);
 
 /// The methods that yield.
-pub(super) const ENDPOINTS: [Endpoint; 78] = [
+pub(super) static ENDPOINTS: [Endpoint; TABLE.len()] = TABLE;
+
+/// The same, for what is made of it when this is compiled.
+pub(super) const TABLE: [Endpoint; 78] = [
     row(c"antiraid_bulk_op_wait", Nil, NoArguments, Help(Helper::BulkOpWait), &[]),
     row(c"antiraid_check_permissions", Lazy, Table(&[USER, NEEDED]), Help(Helper::CheckPermissions), &[]),
     row(

@@ -152,9 +152,14 @@ impl Writer {
                 }
             }
         }
-        match self.operator {
-            Some(channel) if self.write_to(channel, &report, Whose::Operators).await.is_ok() => self.count_written(),
-            _ => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+        let told = match self.operator {
+            Some(channel) => self.write_to(channel, &report, Whose::Operators).await.is_ok(),
+            None => false,
+        };
+        if told {
+            self.count_written();
+        } else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -244,6 +244,11 @@ impl Lookups {
             Ok(json) => json,
             // It is nobody's.
             Err(Failed::Rest(error)) if error.is_absent() => return Ok(()),
+            // Only who may manage webhooks there is told whose it is.
+            Err(Failed::Rest(error)) if error.status() == Some(403) => {
+                self.0.foreign.insert((place.guild, webhook), ());
+                return Err(foreign());
+            }
             Err(error) => return Err(error.into()),
         };
         if parsed::<WebhookPayload>(&json)?.guild_id != Some(Id(place.guild)) {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use worker_core::TenantId;
 
 use super::buckets::{self, Buckets, LimitHeaders};
-use super::invalid_requests::InvalidRequests;
+use super::tenant_shares::TenantShares;
 use super::{DiscordConfig, DiscordStats};
 use crate::error::ApiError;
 use crate::luau::json;
@@ -42,7 +42,7 @@ struct Inner {
     http: Http,
     client: Client,
     buckets: Buckets,
-    invalid: InvalidRequests,
+    shares: TenantShares,
     revoked: watch::Sender<bool>,
     timeout: Duration,
     counters: Counters,
@@ -106,6 +106,8 @@ pub(crate) enum RestError {
     Unanswered,
     /// It is not sent: too much of the tenant's, or of all, has been refused.
     TooManyRefused,
+    /// It is not sent: too many wait already.
+    TooManyWaiting,
     /// It is not sent: its turn comes too late.
     TooLate(Duration),
     /// The answer is too large.
@@ -148,6 +150,7 @@ impl From<RestError> for ApiError {
             RestError::TooManyRefused => {
                 Self::unavailable("discord (too many requests were refused in the last ten minutes)")
             }
+            RestError::TooManyWaiting => Self::unavailable("discord (too many calls wait for it)"),
             RestError::TooLate(wait) => {
                 let seconds = wait.as_secs_f64().ceil();
                 Self::unavailable(format_args!("discord (its rate limit asks to wait {seconds} s)"))
@@ -189,7 +192,7 @@ impl Rest {
             http: http.build(),
             client,
             buckets: Buckets::new(config.requests_per_second),
-            invalid: InvalidRequests::new(config.invalid_requests_per_tenant, config.invalid_requests),
+            shares: TenantShares::new(config.invalid_requests_per_tenant, config.invalid_requests),
             revoked: watch::Sender::new(false),
             timeout: config.request_timeout,
             counters: Counters::default(),
@@ -199,6 +202,10 @@ impl Rest {
     /// Sends the request in the tenant's name. To be run to its end, or what Discord refuses is not counted.
     pub(crate) async fn send(&self, tenant: TenantId, request: &RestRequest) -> Result<Bytes, RestError> {
         let deadline = Instant::now() + self.0.timeout;
+        let Some(_waiting) = self.0.shares.wait(tenant) else {
+            self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(RestError::TooManyWaiting);
+        };
         match timeout_at(deadline, self.send_until(tenant, request, deadline)).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -210,7 +217,7 @@ impl Rest {
 
     /// Whether something may be looked up in the tenant's name; if so it counts.
     pub(super) fn take_lookup(&self, tenant: TenantId) -> bool {
-        self.0.invalid.take_lookup(tenant)
+        self.0.shares.take_lookup(tenant)
     }
 
     pub(super) fn token_revoked(&self) -> watch::Receiver<bool> {
@@ -242,7 +249,7 @@ impl Rest {
                 inner.buckets.enter_all(end).await.map_err(RestError::TooLate)?;
             }
             // Asked last: many may have waited, and have been refused meanwhile.
-            let Some(under_way) = inner.invalid.begin(tenant) else {
+            let Some(under_way) = inner.shares.begin(tenant) else {
                 inner.counters.refused.fetch_add(1, Ordering::Relaxed);
                 return Err(RestError::TooManyRefused);
             };
@@ -253,7 +260,7 @@ impl Rest {
             let is_global = response.headers().contains_key("x-ratelimit-global");
             let after: Option<f64> = header(response.headers(), "retry-after").and_then(|text| text.parse().ok());
             if status == 401 || status == 403 || status == 429 && !is_shared {
-                inner.invalid.count(tenant);
+                inner.shares.count(tenant);
                 inner.counters.invalid.fetch_add(1, Ordering::Relaxed);
             }
             drop(under_way);

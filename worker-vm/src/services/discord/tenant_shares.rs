@@ -1,5 +1,7 @@
-//! What Discord has refused. It shuts an address out for a while that has 10,000 refusals in ten minutes, and then the
-//! bot is gone from every guild.
+//! What each tenant may take of the way to Discord: requests that wait, look-ups, and refusals.
+//!
+//! Discord shuts an address out for a while that has 10,000 refusals in ten minutes, and then the bot is gone from every
+//! guild.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,11 +17,15 @@ const SLOT: Duration = Duration::from_secs(60);
 const LOOKUPS_MAX: u32 = 60;
 const LOOKUP_PERIOD: Duration = Duration::from_secs(5);
 
+/// Requests of a tenant, and of all, that wait for their turn or for their answer.
+const WAITING_MAX: u32 = 64;
+const WAITING_IN_ALL_MAX: u32 = 4_096;
+
 /// Tenants that are kept; beyond, those go whose refusals are over.
 const TENANTS_SWEPT_AT: usize = 4_096;
 
-/// Counts refusals, of all and of each tenant.
-pub(super) struct InvalidRequests {
+/// Counts for each tenant and for all.
+pub(super) struct TenantShares {
     started: Instant,
     per_tenant: u32,
     in_all: u32,
@@ -31,6 +37,7 @@ struct Counts {
     all: Window,
     /// Requests that are on their way count as if they were refused: nobody can send many at once at the last moment.
     under_way: u32,
+    waiting: u32,
     tenants: HashMap<TenantId, Tenant>,
 }
 
@@ -38,6 +45,7 @@ struct Counts {
 struct Tenant {
     refused: Window,
     under_way: u32,
+    waiting: u32,
     lookups: u32,
     lookups_since: Option<Instant>,
 }
@@ -61,9 +69,22 @@ impl Window {
     }
 }
 
-impl InvalidRequests {
+impl TenantShares {
     pub(super) fn new(per_tenant: u32, in_all: u32) -> Self {
         Self { started: Instant::now(), per_tenant, in_all, counts: Mutex::default() }
+    }
+
+    /// Takes a place among those who wait, if there is one.
+    pub(super) fn wait(&self, tenant: TenantId) -> Option<Waiting<'_>> {
+        let (minute, mut counts) = (self.minute(), self.counts.lock());
+        let all = counts.waiting;
+        let own = counts.tenant(tenant, minute);
+        if own.waiting >= WAITING_MAX || all >= WAITING_IN_ALL_MAX {
+            return None;
+        }
+        own.waiting += 1;
+        counts.waiting += 1;
+        Some(Waiting { counts: &self.counts, tenant })
     }
 
     /// Takes the right to send a request, if the tenant may.
@@ -103,6 +124,22 @@ impl InvalidRequests {
     }
 }
 
+/// A place among those who wait.
+pub(super) struct Waiting<'a> {
+    counts: &'a Mutex<Counts>,
+    tenant: TenantId,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock();
+        counts.waiting = counts.waiting.saturating_sub(1);
+        if let Some(tenant) = counts.tenants.get_mut(&self.tenant) {
+            tenant.waiting = tenant.waiting.saturating_sub(1);
+        }
+    }
+}
+
 /// A request that is on its way.
 pub(super) struct UnderWay<'a> {
     counts: &'a Mutex<Counts>,
@@ -124,7 +161,7 @@ impl Counts {
         if self.tenants.len() >= TENANTS_SWEPT_AT {
             self.tenants.retain(|_, tenant| {
                 let looks = tenant.lookups_since.is_some_and(|since| since.elapsed() < LOOKUP_PERIOD);
-                looks || tenant.under_way > 0 || tenant.refused.sum(minute) > 0
+                looks || tenant.waiting > 0 || tenant.refused.sum(minute) > 0
             });
         }
         self.tenants.entry(tenant).or_default()
@@ -140,30 +177,30 @@ mod tests {
 
     #[test]
     fn a_tenant_stops_at_its_own_number_and_all_at_theirs() {
-        let invalid = InvalidRequests::new(3, 5);
+        let shares = TenantShares::new(3, 5);
         for _ in 0..3 {
-            assert!(invalid.begin(ONE).is_some());
-            invalid.count(ONE);
+            assert!(shares.begin(ONE).is_some());
+            shares.count(ONE);
         }
-        assert!(invalid.begin(ONE).is_none());
-        assert!(invalid.begin(TWO).is_some());
-        invalid.count(TWO);
-        invalid.count(TWO);
-        assert!(invalid.begin(TWO).is_none(), "five in all");
-        assert!(invalid.begin(TenantId::guild(3)).is_none());
+        assert!(shares.begin(ONE).is_none());
+        assert!(shares.begin(TWO).is_some());
+        shares.count(TWO);
+        shares.count(TWO);
+        assert!(shares.begin(TWO).is_none(), "five in all");
+        assert!(shares.begin(TenantId::guild(3)).is_none());
     }
 
     #[test]
     fn what_is_on_its_way_counts() {
-        let invalid = InvalidRequests::new(2, 3);
-        let (one, other) = (invalid.begin(ONE), invalid.begin(ONE));
-        assert!(one.is_some() && other.is_some() && invalid.begin(ONE).is_none());
-        let third = invalid.begin(TWO);
-        assert!(third.is_some() && invalid.begin(TWO).is_none(), "three in all");
+        let shares = TenantShares::new(2, 3);
+        let (one, other) = (shares.begin(ONE), shares.begin(ONE));
+        assert!(one.is_some() && other.is_some() && shares.begin(ONE).is_none());
+        let third = shares.begin(TWO);
+        assert!(third.is_some() && shares.begin(TWO).is_none(), "three in all");
         drop(one);
-        assert!(invalid.begin(ONE).is_some(), "it was not refused");
-        invalid.count(ONE);
-        assert!(invalid.begin(ONE).is_none());
+        assert!(shares.begin(ONE).is_some(), "it was not refused");
+        shares.count(ONE);
+        assert!(shares.begin(ONE).is_none());
     }
 
     #[test]
@@ -178,9 +215,19 @@ mod tests {
     }
 
     #[test]
+    fn few_of_a_tenant_wait() {
+        let shares = TenantShares::new(1, 1);
+        let waiting: Vec<_> = (0..100).filter_map(|_| shares.wait(ONE)).collect();
+        assert_eq!(waiting.len(), WAITING_MAX as usize);
+        assert!(shares.wait(TWO).is_some());
+        drop(waiting);
+        assert!(shares.wait(ONE).is_some());
+    }
+
+    #[test]
     fn look_ups_are_few() {
-        let invalid = InvalidRequests::new(1, 1);
-        assert_eq!((0..50).filter(|_| invalid.take_lookup(ONE)).count(), LOOKUPS_MAX as usize);
-        assert!(invalid.take_lookup(TWO));
+        let shares = TenantShares::new(1, 1);
+        assert_eq!((0..50).filter(|_| shares.take_lookup(ONE)).count(), LOOKUPS_MAX as usize);
+        assert!(shares.take_lookup(TWO));
     }
 }
