@@ -101,6 +101,8 @@ impl Parent {
     pub async fn listen() -> Result<Self, ParentError> {
         // Before anything else, or a SIGTERM ends the process without a drain.
         let terminate = signal(SignalKind::terminate()).map_err(ParentError::System)?;
+        // A terminal sends ctrl-c to this process too; the parent hears it, and ends this process in good order.
+        let _ = signal(SignalKind::interrupt()).map_err(ParentError::System)?;
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .map_err(|error| ParentError::System(error.into()))?;
         let stdin: OwnedFd = io::stdin().as_fd().try_clone_to_owned().map_err(ParentError::NoOrder)?;

@@ -62,6 +62,11 @@ impl ApiError {
         require => "require: ",
     }
 
+    /// Whether something was named that is not of the tenant's guild.
+    pub(crate) fn is_wrong_guild(&self) -> bool {
+        self.0.starts_with("wrong_guild: ")
+    }
+
     /// A call without scopes.
     pub(crate) fn unscoped() -> Self {
         Self("Unscoped operations are not allowed".into())

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use moka::sync::Cache;
 use parking_lot::{Mutex, RwLock};
 use worker_core::Snowflake;
 
-pub(crate) use self::guild::{Channel, ChannelKind, Guild, Member, Overwrite, OverwriteOf, Role};
+pub(crate) use self::guild::{Channel, Guild, Member};
 pub(crate) use self::payloads::{ChannelPayload, GuildPayload, Id, MemberPayload, RolePayload, timestamp_of};
 pub(crate) use self::permission_calculator::{PermissionCalculator, Rank};
 
@@ -104,6 +105,24 @@ impl GuildStates {
     pub fn figures(&self) -> GuildFigures {
         let counts = self.0.member_counts.lock();
         GuildFigures { guilds: counts.len() as u64, users: counts.values().sum() }
+    }
+
+    /// About how many bytes of guilds and of members are kept, once what is pending is done.
+    pub fn bytes(&self) -> (u64, u64) {
+        self.0.guilds.run_pending_tasks();
+        self.0.members.run_pending_tasks();
+        (self.0.guilds.weighted_size(), self.0.members.weighted_size())
+    }
+
+    /// Whether the bot holds these permissions in the channel, and stands above the member; none if that is not known. What
+    /// a call of `ctx.Discord` asks of a guild that is known comes to this.
+    pub fn bot_may(&self, guild: Snowflake, channel: Snowflake, permissions: u64, target: Snowflake) -> Option<bool> {
+        let (bot, state, member) = (self.bot()?, self.guild(guild)?, self.member(guild, target)?);
+        let (guild, now) = (state.read(), Timestamp::now().as_second());
+        let own = PermissionCalculator::new(&guild, bot.get(), guild.bot.as_deref()?, now);
+        let target = PermissionCalculator::new(&guild, target.get(), &member, now);
+        let held = own.in_channel(guild.channel(channel.get())?).bits();
+        Some(permissions & !held == 0 && target.rank() < own.rank())
     }
 
     /// A guild that is known.

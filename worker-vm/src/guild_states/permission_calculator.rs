@@ -145,3 +145,165 @@ impl Rank {
         Self::Role(position, Reverse(0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::guild::{ChannelKind, Overwrite, Role};
+    use super::*;
+
+    const GUILD: u64 = 1;
+    const OWNER: u64 = 2;
+    const USER: u64 = 3;
+    const NOW: i64 = 1_000;
+
+    const VIEW: u64 = Permissions::VIEW_CHANNEL.bits();
+    const SEND: u64 = Permissions::SEND_MESSAGES.bits();
+    const READ: u64 = Permissions::READ_MESSAGE_HISTORY.bits();
+    const MANAGE: u64 = Permissions::MANAGE_MESSAGES.bits();
+    const EMBED: u64 = Permissions::EMBED_LINKS.bits();
+    const THREADS: u64 = Permissions::SEND_MESSAGES_IN_THREADS.bits();
+    const CONNECT: u64 = Permissions::CONNECT.bits();
+    const SPEAK: u64 = Permissions::SPEAK.bits();
+    const CHANNELS: u64 = Permissions::MANAGE_CHANNELS.bits();
+    const ADMIN: u64 = Permissions::ADMINISTRATOR.bits();
+
+    fn role(id: u64, position: i32, permissions: u64) -> Role {
+        Role { id, position, permissions, ..Role::default() }
+    }
+
+    fn of_role(id: u64, allow: u64, deny: u64) -> Overwrite {
+        Overwrite { of: OverwriteOf::Role(id), allow, deny }
+    }
+
+    fn of_member(id: u64, allow: u64, deny: u64) -> Overwrite {
+        Overwrite { of: OverwriteOf::Member(id), allow, deny }
+    }
+
+    fn channel(kind: u8, overwrites: &[Overwrite]) -> Channel {
+        Channel { id: 50, kind: ChannelKind(kind), overwrites: overwrites.into(), ..Channel::default() }
+    }
+
+    fn member(roles: &[u64]) -> Member {
+        Member { roles: roles.into(), ..Member::default() }
+    }
+
+    /// What the member may do in a channel with these overwrites.
+    fn held(everyone: u64, roles: &[(u64, u64)], kind: u8, overwrites: &[Overwrite]) -> u64 {
+        let mut all = vec![role(GUILD, 0, everyone)];
+        all.extend(roles.iter().map(|&(id, permissions)| role(id, 1, permissions)));
+        let member = member(&roles.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        let guild = Guild::new(GUILD, OWNER, all, Vec::new());
+        PermissionCalculator::new(&guild, USER, &member, NOW).in_channel(&channel(kind, overwrites)).bits()
+    }
+
+    #[test]
+    fn overwrites_apply_in_discords_order() {
+        let text = |everyone, roles: &[(u64, u64)], overwrites: &[Overwrite]| held(everyone, roles, 0, overwrites);
+        for (what, got, expected) in [
+            ("the roles together", text(VIEW, &[(10, SEND), (11, READ)], &[]), VIEW | SEND | READ),
+            ("everyone is denied", text(VIEW | SEND, &[], &[of_role(GUILD, 0, SEND)]), VIEW),
+            ("everyone is allowed", text(VIEW, &[], &[of_role(GUILD, READ, 0)]), VIEW | READ),
+            (
+                "a role is allowed what everyone is denied",
+                text(VIEW | SEND, &[(10, 0)], &[of_role(GUILD, 0, SEND), of_role(10, SEND, 0)]),
+                VIEW | SEND,
+            ),
+            (
+                "of two roles the one that allows wins, whatever their order",
+                text(VIEW | SEND, &[(10, 0), (11, 0)], &[of_role(10, SEND, 0), of_role(11, 0, SEND)]),
+                VIEW | SEND,
+            ),
+            (
+                "the member's own comes last",
+                text(VIEW | SEND, &[(10, 0)], &[of_member(USER, 0, SEND), of_role(10, SEND, 0)]),
+                VIEW,
+            ),
+            (
+                "a member who is allowed what the role is denied",
+                text(VIEW | SEND, &[(10, 0)], &[of_role(10, 0, SEND), of_member(USER, SEND, 0)]),
+                VIEW | SEND,
+            ),
+            ("what is allowed and denied at once is allowed", text(VIEW, &[], &[of_role(GUILD, READ, READ)]), VIEW | READ),
+            ("of roles that the member lacks nothing", text(VIEW, &[], &[of_role(10, SEND, VIEW)]), VIEW),
+            ("of other members nothing", text(VIEW, &[], &[of_member(USER + 1, SEND, VIEW)]), VIEW),
+            ("a member with the number of a role is none", text(VIEW, &[(10, 0)], &[of_member(10, SEND, VIEW)]), VIEW),
+        ] {
+            assert_eq!(got, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn some_permissions_take_others_along() {
+        let voice = VIEW | CONNECT | SPEAK | CHANNELS;
+        for (what, got, expected) in [
+            ("who cannot see", held(SEND | MANAGE, &[], 0, &[]), 0),
+            ("who is denied to see", held(VIEW | SEND | MANAGE, &[], 0, &[of_role(GUILD, 0, VIEW)]), 0),
+            ("who cannot send", held(VIEW | EMBED | READ, &[], 0, &[]), VIEW | READ),
+            ("who can send", held(VIEW | SEND | EMBED, &[], 0, &[]), VIEW | SEND | EMBED),
+            ("who cannot connect", held(voice, &[], 2, &[of_role(GUILD, 0, CONNECT)]), VIEW),
+            ("who can", held(voice, &[], 2, &[]), voice),
+            ("a stage is a voice channel", held(voice, &[], 13, &[of_role(GUILD, 0, CONNECT)]), VIEW),
+            ("elsewhere it says nothing", held(VIEW | CHANNELS, &[], 0, &[]), VIEW | CHANNELS),
+        ] {
+            assert_eq!(got, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn owners_and_administrators_may_do_everything() {
+        let guild = Guild::new(GUILD, OWNER, vec![role(GUILD, 0, 0), role(10, 1, ADMIN)], Vec::new());
+        let hidden = channel(0, &[of_role(GUILD, 0, VIEW), of_role(10, 0, VIEW), of_member(USER, 0, VIEW)]);
+        let (admin, late) = (member(&[10]), Member { timed_out_until: NOW + 1, ..member(&[10]) });
+        for (user, member) in [(OWNER, &member(&[])), (USER, &admin), (USER, &late)] {
+            let who = PermissionCalculator::new(&guild, user, member, NOW);
+            assert_eq!((who.in_guild(), who.in_channel(&hidden)), (ALL, ALL));
+        }
+        let nobody = member(&[]);
+        assert_eq!(PermissionCalculator::new(&guild, USER, &nobody, NOW).in_guild(), Permissions::empty());
+    }
+
+    #[test]
+    fn who_is_timed_out_can_only_look() {
+        let guild = Guild::new(GUILD, OWNER, vec![role(GUILD, 0, VIEW | SEND | READ | MANAGE)], Vec::new());
+        let until = |until| Member { timed_out_until: until, ..Member::default() };
+        for (end, expected) in [(NOW + 1, VIEW | READ), (NOW, VIEW | SEND | READ | MANAGE), (0, VIEW | SEND | READ | MANAGE)] {
+            let member = until(end);
+            let who = PermissionCalculator::new(&guild, USER, &member, NOW);
+            assert_eq!((who.in_guild().bits(), who.in_channel(&channel(0, &[])).bits()), (expected, expected), "{end}");
+        }
+        // What the channel gives does not count either.
+        let member = until(NOW + 1);
+        let who = PermissionCalculator::new(&guild, USER, &member, NOW);
+        assert_eq!(who.in_channel(&channel(0, &[of_member(USER, MANAGE | SEND, 0)])).bits(), VIEW | READ);
+    }
+
+    #[test]
+    fn threads_are_judged_by_their_channel() {
+        let parent = Channel { id: 50, overwrites: [of_role(GUILD, 0, SEND)].into(), ..Channel::default() };
+        let everyone = VIEW | SEND | THREADS | EMBED;
+        let guild = Guild::new(GUILD, OWNER, vec![role(GUILD, 0, everyone)], vec![parent]);
+        let member = Member::default();
+        let thread = |parent| Channel { id: 60, kind: ChannelKind(11), parent, ..Channel::default() };
+        let who = PermissionCalculator::new(&guild, USER, &member, NOW);
+        assert_eq!(who.in_channel(&thread(50)).bits(), VIEW | THREADS | EMBED, "to send there is a right of its own");
+        assert_eq!(who.in_channel(&thread(51)), Permissions::empty(), "of a channel that is not known");
+    }
+
+    #[test]
+    fn of_two_roles_at_one_place_the_older_is_higher() {
+        let roles = vec![role(GUILD, 0, 0), role(10, 3, 0), role(11, 3, 0), role(12, 4, 0)];
+        let guild = Guild::new(GUILD, OWNER, roles, Vec::new());
+        let rank = |user, roles: &[u64]| PermissionCalculator::new(&guild, user, &member(roles), NOW).rank();
+        let order = [
+            rank(USER, &[]),
+            rank(USER, &[11]),
+            rank(USER, &[11, 10]),
+            rank(USER, &[12]),
+            rank(OWNER, &[]),
+        ];
+        assert!(order.is_sorted_by(|a, b| a < b), "{order:?}");
+        assert_eq!(rank(USER, &[99]), rank(USER, &[]), "a role that is gone is none");
+        assert_eq!(Rank::of_role(&guild, 10), Some(rank(USER, &[10])));
+        assert!(Rank::beside_all_at(3) > rank(USER, &[10]) && Rank::beside_all_at(3) < rank(USER, &[12]));
+    }
+}

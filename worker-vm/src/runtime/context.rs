@@ -215,7 +215,7 @@ unsafe extern "C-unwind" fn index(l: *mut lua_State) -> c_int {
         b"memory_limit" => (Vm::current().memory().limit() as f64).push(l),
         b"current_user" => match Vm::current().surroundings.state.current_user() {
             Some(user) => kept(l, c"current_user", |l| {
-                user.push(l);
+                user.as_ref().push(l);
                 1
             }),
             None => raise(l, ApiError::unavailable("current_user (no Discord connection)")),

@@ -2,9 +2,9 @@
 
 mod buckets;
 mod error_reports;
-mod invalid_requests;
 mod lookups;
 mod rest;
+mod tenant_shares;
 
 use std::fmt;
 use std::sync::Arc;
@@ -105,7 +105,7 @@ pub struct DiscordStats {
     pub requests: u64,
     /// Answers with status 401, 403 or 429, which Discord counts.
     pub invalid_requests: u64,
-    /// Calls that were not sent because too many had been refused.
+    /// Requests that were not sent because too many had been refused, or waited.
     pub refused: u64,
     /// Answers with status 429.
     pub rate_limited: u64,

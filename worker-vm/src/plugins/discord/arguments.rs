@@ -73,6 +73,10 @@ impl Prepared {
     }
 
     fn take(&mut self, argument: &Argument, value: Option<Value>) -> Result<(), ApiError> {
+        if let Goes::Always(name, text) = argument.goes {
+            self.query.push((name, text.to_owned()));
+            return Ok(());
+        }
         let value = value.map(unwrapped);
         let path = Path::Root(argument.name);
         let value = match (argument.need, value) {
@@ -118,7 +122,7 @@ impl Prepared {
                 }
             }
             Goes::Reason => self.reason = json.as_str().map(str::to_owned),
-            Goes::Reaction | Goes::Target | Goes::Choice(..) | Goes::Nowhere => {}
+            Goes::Reaction | Goes::Target | Goes::Choice(..) | Goes::Nowhere | Goes::Always(..) => {}
         }
         Ok(())
     }
@@ -131,7 +135,8 @@ fn table(list: &[Argument], value: Option<Value>) -> Result<BTreeMap<String, Val
         Some(value) if is_empty(&value) => Ok(BTreeMap::new()),
         None | Some(Value::Null) if list.iter().all(|argument| argument.need != Need::Must) => Ok(BTreeMap::new()),
         _ => {
-            let names: Vec<_> = list.iter().map(|argument| argument.name).collect();
+            let names: Vec<_> =
+                list.iter().map(|argument| argument.name).filter(|name| !name.is_empty()).collect();
             Err(ApiError::invalid_argument(format_args!("argument (expected a table with {})", names.join(", "))))
         }
     }

@@ -207,7 +207,8 @@ async fn bulk_ban(
             None => true,
         };
         let can = user != checker.bot() && user != owner && is_below;
-        if can { &mut banned } else { &mut failed }.push(user.to_string());
+        let list = if can { &mut banned } else { &mut failed };
+        list.push(user.to_string());
     }
     if banned.is_empty() {
         return Ok(json!({ "banned_users": banned, "failed_users": failed }).to_string());

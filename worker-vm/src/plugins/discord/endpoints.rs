@@ -102,6 +102,8 @@ pub(super) enum Goes {
     Reason,
     /// Nowhere: it was taken by older versions.
     Nowhere,
+    /// It is no argument: this is always in the query.
+    Always(&'static str, &'static str),
 }
 
 /// What must be true.
@@ -232,7 +234,10 @@ const MANAGES_ROLES: Check = Server(Permissions::MANAGE_ROLES);
 const BANS: Check = Server(Permissions::BAN_MEMBERS);
 
 /// The methods that yield.
-pub(super) const ENDPOINTS: [Endpoint; 78] = [
+pub(super) static ENDPOINTS: [Endpoint; TABLE.len()] = TABLE;
+
+/// The same, for what is made of it when this is compiled.
+pub(super) const TABLE: [Endpoint; 78] = [
     row(c"antiraid_bulk_op_wait", Nil, NoArguments, Help(Helper::BulkOpWait), &[]),
     row(c"antiraid_check_permissions", Lazy, Table(&[USER, NEEDED]), Help(Helper::CheckPermissions), &[]),
     row(
@@ -716,6 +721,8 @@ pub(super) const ENDPOINTS: [Endpoint; 78] = [
             must("webhook_token", Kind::Text(1, 512), Goes::Token),
             may("thread_id", Kind::Channel, Goes::Query("thread_id")),
             may("reason", Kind::Text(0, 10_000), Goes::Nowhere),
+            // With it Discord answers with the message.
+            may("", Kind::Flag, Goes::Always("wait", "true")),
             body(WEBHOOK_MESSAGE),
         ]),
         ByToken(Post, |ids| Route::WebhookWithToken { webhook_id: ids.webhook.into(), token: &ids.text }),

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use super::endpoints::ENDPOINTS;
+use super::endpoints::TABLE;
 
 /// What a method returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +18,11 @@ pub(crate) enum Returns {
 /// The methods: each asks for the capability `discord:<name>` and counts in the bucket `<name>`.
 ///
 /// `antiraid_bulk_op` and `antiraid_check_reason`, which do not yield, are not among them.
-pub(crate) const METHODS: [(&CStr, Returns); ENDPOINTS.len()] = {
-    let mut methods = [(c"", Returns::Nil); ENDPOINTS.len()];
+pub(crate) const METHODS: [(&CStr, Returns); TABLE.len()] = {
+    let mut methods = [(c"", Returns::Nil); TABLE.len()];
     let mut place = 0;
     while place < methods.len() {
-        methods[place] = (ENDPOINTS[place].name, ENDPOINTS[place].returns);
+        methods[place] = (TABLE[place].name, TABLE[place].returns);
         place += 1;
     }
     methods

@@ -152,9 +152,14 @@ impl Writer {
                 }
             }
         }
-        match self.operator {
-            Some(channel) if self.write_to(channel, &report, Whose::Operators).await.is_ok() => self.count_written(),
-            _ => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+        let told = match self.operator {
+            Some(channel) => self.write_to(channel, &report, Whose::Operators).await.is_ok(),
+            None => false,
+        };
+        if told {
+            self.count_written();
+        } else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -167,7 +172,7 @@ impl Writer {
             // A row may have been written when nobody could check it.
             let place = Place::of(report.tenant).map_err(|_| Failed::Gone)?;
             self.lookups.find_channel(place, channel.get()).await.map_err(|error| {
-                if error.to_string().starts_with("wrong_guild: ") { Failed::Gone } else { Failed::Other(error) }
+                if error.is_wrong_guild() { Failed::Gone } else { Failed::Other(error) }
             })?;
         }
         let request = RestRequest {

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use moka::sync::Cache;
 use parking_lot::RwLock;
 use serde::Deserialize;
 use serenity::http::Route;
+use serenity::model::permissions::Permissions;
 use tokio::sync::Mutex as AsyncMutex;
 use worker_core::{Snowflake, TenantId};
 
 use super::rest::{Ids, Rest, RestError, RestRequest};
 use crate::error::ApiError;
-use crate::guild_states::{ChannelPayload, Guild, GuildPayload, GuildStates, Id, Member, MemberPayload, RolePayload};
+use crate::guild_states::{
+    ChannelPayload, Guild, GuildPayload, GuildStates, Id, Member, MemberPayload, PermissionCalculator, RolePayload,
+};
 
 /// What is not of a guild is remembered for a while: how many, and how long.
 const FOREIGN_MAX: u64 = 50_000;
@@ -240,6 +244,11 @@ impl Lookups {
             Ok(json) => json,
             // It is nobody's.
             Err(Failed::Rest(error)) if error.is_absent() => return Ok(()),
+            // Only who may manage webhooks there is told whose it is.
+            Err(Failed::Rest(error)) if error.status() == Some(403) => {
+                self.0.foreign.insert((place.guild, webhook), ());
+                return Err(foreign());
+            }
             Err(error) => return Err(error.into()),
         };
         if parsed::<WebhookPayload>(&json)?.guild_id != Some(Id(place.guild)) {
@@ -248,6 +257,29 @@ impl Lookups {
         }
         self.0.webhooks.insert((place.guild, webhook), ());
         Ok(())
+    }
+
+    /// Errors of templates can be written to the channel: it is of the guild, no thread, and the bot sees it and may speak.
+    pub(crate) async fn check_error_channel(&self, tenant: TenantId, channel: Snowflake) -> Result<(), ApiError> {
+        let wrong = |reason: &str| ApiError::invalid_argument(format_args!("error_channel ({reason})"));
+        let place = Place::of(tenant).map_err(|_| wrong("the tenant is no guild"))?;
+        self.find_channel(place, channel.get()).await.map_err(|error| {
+            if error.is_wrong_guild() { wrong("it is not a channel of this guild") } else { error }
+        })?;
+        let (guild, bot) = (self.guild(place).await?, self.bot(tenant).await?);
+        let guild = guild.read();
+        let (Some(member), Some(channel)) = (guild.bot.as_deref(), guild.channel(channel.get())) else {
+            return Err(wrong("it is not a channel of this guild"));
+        };
+        if channel.kind.is_thread() {
+            return Err(wrong("a thread is no channel"));
+        }
+        let held = PermissionCalculator::new(&guild, bot, member, Timestamp::now().as_second()).in_channel(channel);
+        if held.contains(Permissions::VIEW_CHANNEL | Permissions::SEND_MESSAGES) {
+            Ok(())
+        } else {
+            Err(wrong("the bot needs VIEW_CHANNEL and SEND_MESSAGES there"))
+        }
     }
 
     async fn ask<T: for<'de> Deserialize<'de>>(

@@ -1,21 +1,23 @@
 //! One request to Discord: sent when its limits allow it, answered in bounded time and size.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest_of_serenity::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest_of_serenity::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest_of_serenity::{Client, Response, redirect};
 use serde::Deserialize;
-use serenity::http::{Http, HttpBuilder, LightMethod, Request, Route};
+use serenity::constants::USER_AGENT;
+use serenity::http::{Http, HttpBuilder, LightMethod, Route};
 use serenity::model::id::ApplicationId;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use worker_core::TenantId;
 
 use super::buckets::{self, Buckets, LimitHeaders};
-use super::invalid_requests::InvalidRequests;
+use super::tenant_shares::TenantShares;
 use super::{DiscordConfig, DiscordStats};
 use crate::error::ApiError;
 use crate::luau::json;
@@ -36,11 +38,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) struct Rest(Arc<Inner>);
 
 struct Inner {
-    /// Holds the token and the address; its own rate limits are off (see [`Buckets`]).
+    /// Holds the token and the address; its own rate limits are off, see [`Buckets`].
     http: Http,
     client: Client,
     buckets: Buckets,
-    invalid: InvalidRequests,
+    shares: TenantShares,
     revoked: watch::Sender<bool>,
     timeout: Duration,
     counters: Counters,
@@ -104,6 +106,8 @@ pub(crate) enum RestError {
     Unanswered,
     /// It is not sent: too much of the tenant's, or of all, has been refused.
     TooManyRefused,
+    /// It is not sent: too many wait already.
+    TooManyWaiting,
     /// It is not sent: its turn comes too late.
     TooLate(Duration),
     /// The answer is too large.
@@ -146,6 +150,7 @@ impl From<RestError> for ApiError {
             RestError::TooManyRefused => {
                 Self::unavailable("discord (too many requests were refused in the last ten minutes)")
             }
+            RestError::TooManyWaiting => Self::unavailable("discord (too many calls wait for it)"),
             RestError::TooLate(wait) => {
                 let seconds = wait.as_secs_f64().ceil();
                 Self::unavailable(format_args!("discord (its rate limit asks to wait {seconds} s)"))
@@ -171,6 +176,7 @@ impl Rest {
         let client = Client::builder()
             .no_proxy()
             .redirect(redirect::Policy::none())
+            .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
@@ -186,7 +192,7 @@ impl Rest {
             http: http.build(),
             client,
             buckets: Buckets::new(config.requests_per_second),
-            invalid: InvalidRequests::new(config.invalid_requests_per_tenant, config.invalid_requests),
+            shares: TenantShares::new(config.invalid_requests_per_tenant, config.invalid_requests),
             revoked: watch::Sender::new(false),
             timeout: config.request_timeout,
             counters: Counters::default(),
@@ -196,6 +202,10 @@ impl Rest {
     /// Sends the request in the tenant's name. To be run to its end, or what Discord refuses is not counted.
     pub(crate) async fn send(&self, tenant: TenantId, request: &RestRequest) -> Result<Bytes, RestError> {
         let deadline = Instant::now() + self.0.timeout;
+        let Some(_waiting) = self.0.shares.wait(tenant) else {
+            self.0.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(RestError::TooManyWaiting);
+        };
         match timeout_at(deadline, self.send_until(tenant, request, deadline)).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -207,7 +217,7 @@ impl Rest {
 
     /// Whether something may be looked up in the tenant's name; if so it counts.
     pub(super) fn take_lookup(&self, tenant: TenantId) -> bool {
-        self.0.invalid.take_lookup(tenant)
+        self.0.shares.take_lookup(tenant)
     }
 
     pub(super) fn token_revoked(&self) -> watch::Receiver<bool> {
@@ -239,10 +249,10 @@ impl Rest {
                 inner.buckets.enter_all(end).await.map_err(RestError::TooLate)?;
             }
             // Asked last: many may have waited, and have been refused meanwhile.
-            if !inner.invalid.allows(tenant) {
+            let Some(under_way) = inner.shares.begin(tenant) else {
                 inner.counters.refused.fetch_add(1, Ordering::Relaxed);
                 return Err(RestError::TooManyRefused);
-            }
+            };
             inner.counters.requests.fetch_add(1, Ordering::Relaxed);
             let response = self.execute(request).await?;
             let (status, limits) = (response.status().as_u16(), limit_headers(response.headers()));
@@ -250,9 +260,10 @@ impl Rest {
             let is_global = response.headers().contains_key("x-ratelimit-global");
             let after: Option<f64> = header(response.headers(), "retry-after").and_then(|text| text.parse().ok());
             if status == 401 || status == 403 || status == 429 && !is_shared {
-                inner.invalid.count(tenant);
+                inner.shares.count(tenant);
                 inner.counters.invalid.fetch_add(1, Ordering::Relaxed);
             }
+            drop(under_way);
             if status == 401 && request.authority == Authority::Bot && self.is_revoked().await {
                 inner.revoked.send_replace(true);
             }
@@ -289,30 +300,39 @@ impl Rest {
         matches!(self.execute(&who).await, Ok(response) if response.status().as_u16() == 401)
     }
 
+    /// serenity's own `Request::build` is not used: it shows the body and the path, tokens included, to whoever traces.
     async fn execute(&self, request: &RestRequest) -> Result<Response, RestError> {
+        const DISCORD: &str = "https://discord.com";
         let inner = &*self.0;
-        let mut headers = HeaderMap::new();
-        if let Some(reason) = &request.reason
-            && let Ok(value) = HeaderValue::try_from(percent_encoded(reason))
-        {
-            headers.insert(HeaderName::from_static("x-audit-log-reason"), value);
+        let path = (request.route)(&request.ids).path();
+        let base = inner.http.proxy.as_deref().map_or(DISCORD, |url| url.trim_end_matches('/'));
+        let mut url = format!("{base}{}", path.strip_prefix(DISCORD).unwrap_or(&path));
+        for (place, (name, value)) in request.query.iter().enumerate() {
+            let before = if place == 0 { '?' } else { '&' };
+            // Writing to a string cannot fail.
+            let _ = write!(url, "{before}{name}={}", percent_encoded(value));
         }
-        let query: Vec<_> = request.query.iter().map(|(name, value)| (*name, percent_encoded(value))).collect();
-        let unanswered = |error: &dyn std::error::Error| {
-            tracing::warn!(error, "Discord did not answer");
+        let mut builder = inner.client.request(request.method.reqwest_method(), url);
+        if let Ok(mut token) = HeaderValue::try_from(inner.http.token()) {
+            token.set_sensitive(true);
+            builder = builder.header(AUTHORIZATION, token);
+        }
+        if let Some(reason) = &request.reason {
+            builder = builder.header("x-audit-log-reason", percent_encoded(reason));
+        }
+        builder = match &request.body {
+            Some(body) => builder.header(CONTENT_TYPE, "application/json").body(body.clone()),
+            // Discord wants a length where there could be a body.
+            None if request.method == LightMethod::Get => builder,
+            None => builder.header(CONTENT_LENGTH, 0),
+        };
+        builder.send().await.map_err(|error| {
+            // The address may hold a token.
+            let error = error.without_url();
+            tracing::warn!(error = &error as &dyn std::error::Error, "Discord did not answer");
             inner.counters.unanswered.fetch_add(1, Ordering::Relaxed);
             RestError::Unanswered
-        };
-        Request::new((request.route)(&request.ids), request.method)
-            .body(request.body.clone())
-            .headers(Some(headers))
-            .params((!query.is_empty()).then_some(query))
-            .build(&inner.client, inner.http.token(), inner.http.proxy.as_deref())
-            .map_err(|error| unanswered(&error))?
-            .send()
-            .await
-            // The address may hold a token.
-            .map_err(|error| unanswered(&error.without_url()))
+        })
     }
 }
 
@@ -373,7 +393,6 @@ fn limit_headers(headers: &HeaderMap) -> LimitHeaders {
 
 /// As in a path or a query: all but unreserved characters.
 pub(crate) fn percent_encoded(text: &str) -> String {
-    use std::fmt::Write as _;
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
