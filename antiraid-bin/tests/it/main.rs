@@ -21,6 +21,7 @@ mod postgres;
 mod processes;
 mod recording;
 mod replay;
+mod run_simulated;
 mod simulator;
 mod simulator_servers;
 mod specs;

@@ -24,24 +24,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Every intent.
 const ALL: u64 = 0x1FFFF | 1 << 20 | 1 << 21;
 
-fn run<F: Future>(test: F) -> F::Output {
+pub(crate) fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("within patience") })
 }
 
 /// Quick to identify again, and without limits, unless a test says otherwise.
-fn config() -> SimulatorConfig {
+pub(crate) fn config() -> SimulatorConfig {
     let gateway = GatewayConfig { identify_interval: Duration::ZERO, ..GatewayConfig::default() };
     SimulatorConfig { gateway, rest: RestRules::Off, ..SimulatorConfig::default() }
 }
 
-struct Server {
-    simulator: Simulator,
-    address: SocketAddr,
+/// A simulated Discord that is served.
+pub(crate) struct Server {
+    pub(crate) simulator: Simulator,
+    pub(crate) address: SocketAddr,
 }
 
 impl Server {
-    async fn start(config: SimulatorConfig) -> Self {
+    pub(crate) async fn start(config: SimulatorConfig) -> Self {
         let simulator = Simulator::new(config);
         let (_, templates) = tokio::sync::watch::channel(json!({}));
         let router = Desk::new(simulator.clone(), "secret".into(), templates).router();
@@ -51,7 +52,7 @@ impl Server {
         Self { simulator, address }
     }
 
-    fn guild(&self) -> Snowflake {
+    pub(crate) fn guild(&self) -> Snowflake {
         self.simulator.with_world(|world| world.guilds().next().unwrap().id)
     }
 
@@ -59,7 +60,7 @@ impl Server {
         self.simulator.with_world(|world| world.guilds().next().unwrap().channel_named("general").unwrap().id)
     }
 
-    fn ada(&self) -> Snowflake {
+    pub(crate) fn ada(&self) -> Snowflake {
         self.simulator.with_world(|world| {
             let guild = world.guilds().next().unwrap();
             *guild.members.keys().find(|id| world.find_user(**id).unwrap().username == "ada").unwrap()
@@ -67,7 +68,7 @@ impl Server {
     }
 
     /// Somebody says something.
-    fn say(&self, actor: Snowflake, content: &str) {
+    pub(crate) fn say(&self, actor: Snowflake, content: &str) {
         let (path, body) = (format!("/channels/{}/messages", self.general()), json!({"content": content}));
         let request = antiraid_bin::simulator::request::Request {
             actor,
