@@ -296,7 +296,7 @@ fn read_options(form: &mut Form<'_>, depth: usize) {
                 let message = "Choices are only valid for string, integer and number options";
                 form.mistake("choices", "APPLICATION_COMMAND_OPTIONS_CHOICES_INVALID", message);
             }
-            form.each("choices", list, |form| check_choice(form));
+            form.each("choices", list, check_choice);
             if !list.is_empty() && form.flag("autocomplete").set() == Some(true) {
                 let message = "Autocomplete cannot be set with choices";
                 form.mistake_here("APPLICATION_COMMAND_AUTOCOMPLETE_NOT_ALLOWED", message);

@@ -107,7 +107,7 @@ impl Member {
         json!({
             "nick": self.nick, "roles": self.roles, "joined_at": iso(self.joined_at_ms), "premium_since": null,
             "deaf": self.deaf, "mute": self.mute, "flags": self.flags, "pending": false, "avatar": null, "banner": null,
-            "communication_disabled_until": self.timed_out_until.map(|until| iso_of(until)),
+            "communication_disabled_until": self.timed_out_until.map(iso_of),
         })
     }
 
@@ -156,6 +156,8 @@ impl Guild {
     pub const AUDIT_LOG_MAX: usize = 1_000;
     /// Roles that there can be.
     pub const ROLES_MAX: usize = 250;
+    /// Threads that can be open.
+    pub const THREADS_MAX: usize = 1_000;
     /// Channels that there can be, without threads.
     pub const CHANNELS_MAX: usize = 500;
 

@@ -650,6 +650,11 @@ impl World {
         if !guild.permissions_in(request.actor, channel, self.now_ms()).contains(needed) {
             return Err(DiscordError::missing_permissions());
         }
+        let is_open = |channel: &&Channel| channel.thread.as_ref().is_some_and(|thread| !thread.archived);
+        if guild.channels.values().filter(is_open).count() >= Guild::THREADS_MAX {
+            let what = "Maximum number of active threads reached";
+            return Err(DiscordError { status: 400, code: 160_006, message: what.into(), errors: None });
+        }
         // A thread of a message has the id of the message.
         let thread_id = match message {
             Some(message) if self.channel_guilds.contains_key(&message) => {

@@ -466,7 +466,7 @@ fn a_session_that_is_resumed_has_missed_nothing() {
         let mut too_far = resume.clone();
         too_far["seq"] = json!(1_000_000);
         later.send(6, too_far).await;
-        assert!(matches!(later.close_code().await, 4007));
+        assert_eq!(later.close_code().await, 4007);
     });
 }
 
