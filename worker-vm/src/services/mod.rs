@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-pub use self::discord::{Discord, DiscordConfig, DiscordStats, DiscordToken};
 pub(crate) use self::discord::{Authority, ErrorReport, Ids, Lookups, Place, RestError, RestRequest, percent_encoded};
+pub use self::discord::{Discord, DiscordConfig, DiscordStats, DiscordToken};
 pub(crate) use self::home::Home;
 use crate::plugins::http::{HttpConfig, HttpSender};
 use crate::plugins::objects::{ObjectsConfig, ObjectsError, TenantObjects};
