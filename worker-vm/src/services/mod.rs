@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-pub(crate) use self::discord::{Authority, ErrorReport, Ids, Lookups, Place, RestError, RestRequest, percent_encoded};
+pub(crate) use self::discord::{Authority, ErrorReport, Ids, Place, RestError, RestRequest, percent_encoded};
 pub use self::discord::{Discord, DiscordConfig, DiscordStats, DiscordToken};
 pub(crate) use self::home::Home;
 use crate::plugins::http::{HttpConfig, HttpSender};

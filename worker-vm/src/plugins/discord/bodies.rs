@@ -206,7 +206,7 @@ static OPTION: Kind = Object(&[
     clearable("description_localizations", Kind::Texts),
     f("required", Flag),
     f("choices", List(&CHOICE, 25)),
-    f("options", OPTIONS),
+    f("options", List(&AN_OPTION, 25)),
     f("channel_types", List(&Whole(0, 255), MANY)),
     f("min_value", Number),
     f("max_value", Number),
