@@ -50,7 +50,10 @@ pub fn services_at(config: &Config, plan: &GatewayPlan) -> Result<Services, Mist
     if let Some(discord) = services.discord() {
         discord.guild_states().set_bot(plan.bot);
         if let Err(error) = discord.set_current_user(plan.user.as_bytes()) {
-            tracing::warn!("templates cannot ask who the bot is before the gateway says: {}", crate::cli::chain(&error));
+            tracing::warn!(
+                "templates cannot ask who the bot is before the gateway says: {}",
+                crate::cli::chain(&error)
+            );
         }
     }
     Ok(services)

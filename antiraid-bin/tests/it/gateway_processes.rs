@@ -68,7 +68,8 @@ struct Bot {
 
 impl Bot {
     fn start(antiraid: &Antiraid, discord: &Discord, args: &[&str]) -> Self {
-        let args = ["run", "--listen", "127.0.0.1:0"].iter().chain(args).map(|arg| (*arg).to_owned()).chain(settings(discord));
+        let args =
+            ["run", "--listen", "127.0.0.1:0"].iter().chain(args).map(|arg| (*arg).to_owned()).chain(settings(discord));
         let mut command = antiraid.command(args);
         let mut child = command.env("DISCORD_TOKEN", TOKEN).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -114,7 +115,8 @@ impl Bot {
     /// Waits for its end.
     fn ended(mut self) -> (Option<i32>, String) {
         let code = self.child.wait().unwrap().code();
-        let log = until("the last words", || Some(self.log.lock().unwrap().clone()).filter(|log| log.contains("antiraid: ")));
+        let log =
+            until("the last words", || Some(self.log.lock().unwrap().clone()).filter(|log| log.contains("antiraid: ")));
         (code, log)
     }
 
@@ -187,7 +189,11 @@ fn serves_and_goes_on(antiraid: &Antiraid, discord: &Discord, topology: &str, sh
     for shard in 0..shards as u32 {
         let owners = json!({"1": "12582919"});
         let id = format!("by-shard-{shard}");
-        discord.emit_at(shard, "INTERACTION_CREATE", json!({"id": id, "type": 99, "authorizing_integration_owners": owners}));
+        discord.emit_at(
+            shard,
+            "INTERACTION_CREATE",
+            json!({"id": id, "type": 99, "authorizing_integration_owners": owners}),
+        );
         until("an interaction", || counted(antiraid, "user:12582919", &id));
     }
     let stats = bot.stats();
@@ -205,7 +211,11 @@ fn serves_and_goes_on(antiraid: &Antiraid, discord: &Discord, topology: &str, sh
     assert!(!argv.contains(TOKEN) && !bot.log().contains(TOKEN));
 
     assert_eq!(bot.end(Signal::TERM), Some(0));
-    assert!(discord.close_codes().iter().all(|code| code.is_some_and(|code| code >= 1002)), "{:?}", discord.close_codes());
+    assert!(
+        discord.close_codes().iter().all(|code| code.is_some_and(|code| code >= 1002)),
+        "{:?}",
+        discord.close_codes()
+    );
     say(discord, "second");
     let bot = Bot::start(antiraid, discord, &["--topology", topology]);
     discord.until_connected(shards);
@@ -218,7 +228,8 @@ fn serves_and_goes_on(antiraid: &Antiraid, discord: &Discord, topology: &str, sh
     let sequence = |shards: &mut dyn Iterator<Item = u64>| shards.sum::<u64>();
     until("the sessions in the database", || {
         let stats = bot.stats();
-        let mut seen = stats["total"]["shards"].as_array().unwrap().iter().map(|shard| shard["sequence"].as_u64().unwrap());
+        let mut seen =
+            stats["total"]["shards"].as_array().unwrap().iter().map(|shard| shard["sequence"].as_u64().unwrap());
         let mut saved = saved_sequences(antiraid, shards).into_iter();
         (sequence(&mut saved) == sequence(&mut seen)).then_some(())
     });
@@ -305,7 +316,8 @@ fn what_is_wrong_with_the_token_is_said_at_the_end() {
 
 #[test]
 fn a_discord_that_is_down_is_waited_for() {
-    let (antiraid, discord) = (with_counter(), Discord::start(Behaviour { rest_status: Some(502), ..Behaviour::default() }));
+    let (antiraid, discord) =
+        (with_counter(), Discord::start(Behaviour { rest_status: Some(502), ..Behaviour::default() }));
     let args = ["run", "--listen", "127.0.0.1:0"].map(str::to_owned).into_iter().chain(settings(&discord));
     let mut command = antiraid.command(args);
     let mut child = command.env("DISCORD_TOKEN", TOKEN).spawn().unwrap();
@@ -333,7 +345,9 @@ fn templates_are_told_of_events_that_do_not_come() {
 fn commands_are_registered_after_their_differences_are_shown() {
     let discord = Discord::start(Behaviour::default());
     let antiraid = Antiraid::new().env("DISCORD_TOKEN", TOKEN);
-    let register = |args: &[&str]| antiraid.run(["register"].iter().chain(args).map(|arg| (*arg).to_owned()).chain(settings(&discord)));
+    let register = |args: &[&str]| {
+        antiraid.run(["register"].iter().chain(args).map(|arg| (*arg).to_owned()).chain(settings(&discord)))
+    };
 
     register(&["--dry-run"]).with_status(1).says(&["+ /help", "+ /ping"]);
     register(&[]).with_status(2).says(&["+ /help", "nobody to ask", "--yes"]);
@@ -355,5 +369,9 @@ fn commands_are_registered_after_their_differences_are_shown() {
 
     register(&["--guild", "81384788765712384", "--yes"]).with_status(0).says(&["in guild 81384788765712384"]);
     assert_eq!(discord.commands(Some(81384788765712384)).0.len(), 2);
-    Antiraid::new().env("DISCORD_TOKEN", "wrong").run(["register"].map(str::to_owned).into_iter().chain(settings(&discord))).with_status(2).says(&["401"]);
+    Antiraid::new()
+        .env("DISCORD_TOKEN", "wrong")
+        .run(["register"].map(str::to_owned).into_iter().chain(settings(&discord)))
+        .with_status(2)
+        .says(&["401"]);
 }
