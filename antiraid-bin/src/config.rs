@@ -248,7 +248,9 @@ impl Config {
         layers = layers.merge(token_variable()).merge(environment());
         for flag in flags {
             if flag.key == TOKEN {
-                let what = format!("a token is not given by a flag, which everybody on this host can read: set {TOKEN_VARIABLE}");
+                let what = format!(
+                    "a token is not given by a flag, which everybody on this host can read: set {TOKEN_VARIABLE}"
+                );
                 mistakes.add(Mistake::new(Place::new(&flag.flag), what));
             }
             // Read as in the environment: a number if it looks like one, else text.

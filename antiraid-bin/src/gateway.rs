@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use worker_core::{Call, ShardStats, WorkerId, WorkerLike, WorkerStats};
 use worker_db::{DbError, GatewaySessionRow, WorkerDb};
-use worker_vm::{BotRest, Services};
+use worker_vm::{BotRest, DiscordToken, Services};
 
 pub use self::end::GatewayEnd;
 use self::identify_gate::IdentifyGate;
@@ -27,7 +27,6 @@ use self::shard::{Board, ShardTask};
 pub use self::shard::{FrameIntake, Observer, Sink};
 pub use self::word::{Word, WordError};
 use crate::cli::chain;
-use crate::config::DiscordToken;
 
 /// The shards of a process. They end with it, or when the last handle is dropped; clones share them.
 #[derive(Clone)]

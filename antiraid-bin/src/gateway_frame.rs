@@ -492,7 +492,11 @@ mod tests {
         };
         let (guild, user) = (TenantId::guild(42), TenantId::user(7));
         assert_eq!(delivered(&owners(json!("42"), json!({"1": "7"}))).0, user, "in a guild without the bot");
-        assert_eq!(delivered(&owners(json!("42"), json!({"0": "42", "1": "7"}))).0, guild, "in a guild that has it too");
+        assert_eq!(
+            delivered(&owners(json!("42"), json!({"0": "42", "1": "7"}))).0,
+            guild,
+            "in a guild that has it too"
+        );
         assert_eq!(delivered(&owners(json!("42"), json!({"0": "42"}))).0, guild);
         assert_eq!(delivered(&owners(json!(null), json!({"1": "7"}))).0, user, "between users");
         assert_eq!(delivered(&owners(json!(null), json!({"0": "0", "1": "7"}))).0, user, "with the bot");

@@ -23,8 +23,8 @@ pub mod template_dir;
 pub mod type_check;
 
 pub mod engine;
-mod unheard_events;
 pub mod store;
+mod unheard_events;
 pub mod worker;
 
 pub mod bench_command;

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
-use worker_builtins::Builtins;
-use worker_core::{Event, EventName, Snowflake, TemplateFiles, TemplateLimits, TenantId, Untyped, WorkerLike};
-use worker_db::{DbError, FileMap, NewTemplate};
+use worker_core::{Event, EventName, Snowflake, TenantId, Untyped, WorkerLike};
+use worker_db::{FileMap, NewTemplate};
 use worker_vm::{BotRest, BotRestError, Services};
 
 use crate::cli::{CommandError, Outcome, RegisterArgs};
@@ -45,7 +43,10 @@ pub async fn run(args: &RegisterArgs, config: &Config, output: &mut Output) -> R
     }
     let place = args.guild.map_or_else(|| "everywhere".into(), |guild| format!("in guild {guild}"));
     if changes.is_empty() {
-        output.line(&format!("nothing to change: Discord has the {} commands of the built-in template {place}", wanted.len()))?;
+        output.line(&format!(
+            "nothing to change: Discord has the {} commands of the built-in template {place}",
+            wanted.len()
+        ))?;
         return Ok(Outcome::Good);
     }
     output.flush()?;
@@ -66,7 +67,9 @@ pub async fn run(args: &RegisterArgs, config: &Config, output: &mut Output) -> R
 fn is_confirmed(place: &str) -> Result<bool, CommandError> {
     let mut input = io::stdin().lock();
     if !io::stdin().is_terminal() {
-        return Err(CommandError::Usage("nobody to ask whether to make these changes; give --yes, or --dry-run to only see them"));
+        return Err(CommandError::Usage(
+            "nobody to ask whether to make these changes; give --yes, or --dry-run to only see them",
+        ));
     }
     let mut error = io::stderr().lock();
     write!(error, "make these changes {place}? [y/N] ")?;
@@ -115,7 +118,9 @@ pub async fn declared(config: &Config) -> Result<Vec<Command>, CommandError> {
     db.close().await;
     let answer = result.templates.into_iter().find(|result| result.template.as_str() == "commands");
     let answer = answer.map(|result| result.outcome);
-    let failed = |why: String| CommandError::Output(io::Error::other(format!("the built-in template does not say its commands: {why}")));
+    let failed = |why: String| {
+        CommandError::Output(io::Error::other(format!("the built-in template does not say its commands: {why}")))
+    };
     match answer {
         Some(Ok(value)) => {
             let json = serde_json::to_value(Untyped(&value)).map_err(|error| failed(error.to_string()))?;
@@ -127,7 +132,8 @@ pub async fn declared(config: &Config) -> Result<Vec<Command>, CommandError> {
 }
 
 fn read<T: for<'de> Deserialize<'de>>(what: &'static str, answer: Json) -> Result<T, CommandError> {
-    serde_json::from_value(answer).map_err(|source| CommandError::Plan(crate::gateway::PlanError::Answer { what, source }))
+    serde_json::from_value(answer)
+        .map_err(|source| CommandError::Plan(crate::gateway::PlanError::Answer { what, source }))
 }
 
 /// What would change.

@@ -77,7 +77,7 @@ pub async fn replay(
         gateway: None,
     })
     .await
-        .map_err(CommandError::Workers)?;
+    .map_err(CommandError::Workers)?;
     let bar = progress_bar(&args, bars);
     let started = Instant::now();
     let (tally, ending) = Replay::new(&workers, in_flight_max.get(), results)

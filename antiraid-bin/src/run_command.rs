@@ -183,7 +183,8 @@ pub async fn run(args: RunArgs, config: &Config, output: &mut Output) -> Result<
     let online = if args.offline {
         None
     } else {
-        let processes = args.topology.process_count(config).map_or(1, |processes| processes.get().try_into().unwrap_or(u32::MAX));
+        let processes =
+            args.topology.process_count(config).map_or(1, |processes| processes.get().try_into().unwrap_or(u32::MAX));
         let processes = NonZeroU32::new(processes).unwrap_or(NonZeroU32::MIN);
         match go_online(config, &db, processes, &mut terminate).await? {
             Some(online) => Some(online),

@@ -247,7 +247,14 @@ mod tests {
 
     fn snapshot(seconds: f64, events: u64, cpu_micros: u64) -> Snapshot {
         let used = TenantUse { tenant: TenantId::guild(5), cpu_micros, memory_bytes: 3 << 20 };
-        let stats = WorkerStats { workers: 1, events, restarts: 2, tenants: vec![used], shards: vec![shard(events)], ..WorkerStats::default() };
+        let stats = WorkerStats {
+            workers: 1,
+            events,
+            restarts: 2,
+            tenants: vec![used],
+            shards: vec![shard(events)],
+            ..WorkerStats::default()
+        };
         Snapshot {
             topology: "process:2".into(),
             uptime_seconds: seconds,
@@ -269,7 +276,15 @@ mod tests {
 
     fn shard(events: u64) -> ShardStats {
         let trouble = Some("4000 gone".into());
-        ShardStats { shard: 3, shards: 8, state: ShardState::Resuming, events, reconnects: 77, trouble, ..ShardStats::default() }
+        ShardStats {
+            shard: 3,
+            shards: 8,
+            state: ShardState::Resuming,
+            events,
+            reconnects: 77,
+            trouble,
+            ..ShardStats::default()
+        }
     }
 
     fn drawn(view: &View) -> String {
@@ -285,12 +300,21 @@ mod tests {
         view.update(Ok(snapshot(10.0, 1_000, 1_000_000)));
         view.update(Ok(snapshot(12.0, 5_000, 2_000_000)));
         let screen = drawn(&view);
-        for shown in
-            [
-            "process:2, up 12 s", "2000/s", "4711", "no answer", "guild:5", "50.0", "3.00", "guild:9", "SIGABRT",
-            "3/8", "resuming", "77", "4000 gone",
-        ]
-        {
+        for shown in [
+            "process:2, up 12 s",
+            "2000/s",
+            "4711",
+            "no answer",
+            "guild:5",
+            "50.0",
+            "3.00",
+            "guild:9",
+            "SIGABRT",
+            "3/8",
+            "resuming",
+            "77",
+            "4000 gone",
+        ] {
             assert!(screen.contains(shown), "{shown} is not in\n{screen}");
         }
         view.update(Err("connection refused".into()));

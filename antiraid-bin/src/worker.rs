@@ -83,9 +83,8 @@ impl WorkerParts {
         dispatcher.resume_keys();
         let channel = KeyExpiryChannel::new(db.clone(), filter.clone(), &expiry);
         let expiry = WorkerKeyExpiry::new(dispatcher.clone(), db.clone(), channel, process, expiry);
-        let unheard = intents.map(|intents| {
-            UnheardEvents::watch(intents, &db, cache.clone(), filter.clone(), dispatcher.clone())
-        });
+        let unheard = intents
+            .map(|intents| UnheardEvents::watch(intents, &db, cache.clone(), filter.clone(), dispatcher.clone()));
         Worker { dispatcher, expiry, vms, cache, db, filter, unheard }
     }
 }

@@ -148,7 +148,10 @@ impl<W: WorkerLike + Send + Sync> WorkerLike for OwnTenants<W> {
                 let answer = if word.is_some_and(|word| self.words.say(word)) {
                     Ok(worker_core::DispatchResult::default())
                 } else {
-                    Err(WorkerError::new(WorkerErrorKind::Overloaded, "the parent does not take what is not this worker's"))
+                    Err(WorkerError::new(
+                        WorkerErrorKind::Overloaded,
+                        "the parent does not take what is not this worker's",
+                    ))
                 };
                 reply_to.send(answer);
             }

@@ -113,4 +113,3 @@ impl WorkerDb {
         Ok(lists.flatten().collect())
     }
 }
-

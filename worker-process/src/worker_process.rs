@@ -32,8 +32,8 @@ use worker_core::{
 
 use crate::worker_process_comm_http2::serve_http2;
 use crate::workerprocesscomm::{
-    Chunks, CommError, Down, FRAME_BYTES_MAX, FrameReader, IN_FLIGHT_MAX, Request, Response, Token, Up, VERSION, WireError,
-    WorkerProcessService,
+    Chunks, CommError, Down, FRAME_BYTES_MAX, FrameReader, IN_FLIGHT_MAX, Request, Response, Token, Up, VERSION,
+    WireError, WorkerProcessService,
 };
 
 /// The longest first line of a master: the settings of a worker are in it.

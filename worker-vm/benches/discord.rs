@@ -23,8 +23,9 @@ fn guild() -> String {
     };
     let overwrite = |n: u64| format!(r#"{{"id":"{}","type":0,"allow":"1024","deny":"8192"}}"#, 1_001 + n);
     let overwrites = (0..OVERWRITES).map(overwrite).collect::<Vec<_>>().join(",");
-    let channel =
-        |n: u64| format!(r#"{{"id":"{}","type":0,"name":"channel","permission_overwrites":[{overwrites}]}}"#, 10_000 + n);
+    let channel = |n: u64| {
+        format!(r#"{{"id":"{}","type":0,"name":"channel","permission_overwrites":[{overwrites}]}}"#, 10_000 + n)
+    };
     let member = |id: u64, roles: std::ops::Range<u64>| {
         let roles = roles.map(|n| format!(r#""{}""#, 1_000 + n)).collect::<Vec<_>>().join(",");
         format!(r#"{{"user":{{"id":"{id}"}},"roles":[{roles}]}}"#)

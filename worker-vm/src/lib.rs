@@ -37,7 +37,8 @@ pub use require_path::{RequireError, RequireTree};
 pub use runtime::flight_recorder::record_flights;
 pub use runtime::turns::Turn;
 pub use services::{
-    BotRest, BotRestError, Discord, DiscordConfig, DiscordStats, DiscordToken, Services, ServicesConfig, use_ring_for_tls,
+    BotRest, BotRestError, Discord, DiscordConfig, DiscordStats, DiscordToken, Services, ServicesConfig,
+    use_ring_for_tls,
 };
 pub use tenant_log::{LogKind, LogLine, TenantLog};
 pub use worker_state::{Links, WorkerState};

@@ -266,7 +266,7 @@ impl WorkerVmManager {
         tenant: TenantId,
         kind: LogKind,
         template: Option<TemplateName>,
-        event: Option<worker_core::EventName>,
+        event: Option<EventName>,
         text: &str,
     ) {
         self.tenant(tenant).log.push(kind, template, event, text);

@@ -53,9 +53,9 @@ impl<W: WorkerLike> WorkerLike for WatchedWorkers<W> {
 }
 
 fn answer(reply_to: ReplyTo<DispatchResult>, result: Result<DispatchResult, WorkerError>) {
-    if reply_to.is_wanted() || result.is_err() {
-        reply_to.send(result);
-    }
+    // Who only waits for the end is not told what came of it.
+    let result = if reply_to.is_wanted() { result } else { result.map(|_| DispatchResult::default()) };
+    reply_to.send(result);
 }
 
 fn tell(

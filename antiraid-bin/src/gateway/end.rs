@@ -18,14 +18,20 @@ impl GatewayEnd {
     /// connection that asked for these intents.
     pub(crate) fn of_close(code: Option<u16>, intents: Intents) -> Self {
         Self(match code {
-            Some(4004) => "Discord does not accept the token any more (4004): it is wrong, or was reset; set DISCORD_TOKEN to \
+            Some(4004) => {
+                "Discord does not accept the token any more (4004): it is wrong, or was reset; set DISCORD_TOKEN to \
                            the one at https://discord.com/developers/applications, under Bot"
-                .into(),
+                    .into()
+            }
             Some(4010) => "Discord does not know a shard of this number (4010)".into(),
-            Some(4011) => "Discord asks for more shards (4011): start again, and leave `discord.shards` at 0 to have as many \
+            Some(4011) => {
+                "Discord asks for more shards (4011): start again, and leave `discord.shards` at 0 to have as many \
                            as Discord advises"
-                .into(),
-            Some(4012) => "Discord does not speak this version of the gateway any more (4012): antiraid must be updated".into(),
+                    .into()
+            }
+            Some(4012) => {
+                "Discord does not speak this version of the gateway any more (4012): antiraid must be updated".into()
+            }
             Some(4013) => format!("Discord does not know one of the intents {intents} (4013): see `discord.intents`"),
             Some(4014) => format!(
                 "Discord does not allow one of the intents that were asked for (4014): turn on {} at \

@@ -108,7 +108,9 @@ pub enum PlanError {
     #[error(transparent)]
     Store(#[from] DbError),
     /// A number of shards that cannot be spread.
-    #[error("`discord.shards` is {shards}, which {processes} worker processes cannot share: write a multiple of it, or 0")]
+    #[error(
+        "`discord.shards` is {shards}, which {processes} worker processes cannot share: write a multiple of it, or 0"
+    )]
     Shards {
         /// As set.
         shards: u32,

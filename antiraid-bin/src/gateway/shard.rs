@@ -14,12 +14,12 @@ use worker_core::{
     Call, Event, Priority, Reply, ShardState, ShardStats, Snowflake, TenantId, WorkerErrorKind, WorkerLike,
 };
 use worker_db::GatewaySessionRow;
+use worker_vm::DiscordToken;
 
 use super::end::GatewayEnd;
 use super::identify_gate::IdentifyGate;
 use super::plan::GatewayPlan;
 use crate::cli::chain;
-use crate::config::DiscordToken;
 use crate::gateway_frame::{GatewayFrame, GatewaySession, Sifted, SkipReason};
 
 /// How long a shard leaves its socket unread when a worker has no room for an event that matters, and in which steps it tries
@@ -308,7 +308,8 @@ impl ShardTask {
                 }
                 Next::Message(Some(Ok(Message::Close(frame)))) => {
                     last_close = frame.as_ref().map(|frame| frame.code);
-                    let why = frame.map_or_else(|| "without a code".into(), |frame| format!("{} {}", frame.code, frame.reason));
+                    let why = frame
+                        .map_or_else(|| "without a code".into(), |frame| format!("{} {}", frame.code, frame.reason));
                     self.trouble(format!("the connection was closed: {}", why.trim_end()));
                     self.keep_session(shard);
                     self.pause(failures).await;
@@ -423,10 +424,7 @@ impl ShardTask {
 
     /// Leaves Discord with a session that can be resumed, and hands on what still comes.
     async fn close(&mut self, shard: &mut Shard<IdentifyGate>) {
-        if !matches!(
-            shard.state(),
-            twilight_gateway::ShardState::Active | twilight_gateway::ShardState::Resuming
-        ) {
+        if !matches!(shard.state(), twilight_gateway::ShardState::Active | twilight_gateway::ShardState::Resuming) {
             return;
         }
         shard.close(CloseFrame::RESUME);

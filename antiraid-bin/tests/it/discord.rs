@@ -195,7 +195,8 @@ impl Discord {
     #[track_caller]
     pub(crate) fn until_connected(&self, sessions: usize) {
         self.until("sessions", |inner| {
-            inner.sessions.values().filter(|session| session.connection.is_some() && session.is_valid).count() == sessions
+            inner.sessions.values().filter(|session| session.connection.is_some() && session.is_valid).count()
+                == sessions
         });
     }
 
@@ -232,7 +233,8 @@ impl Discord {
     pub(crate) fn identify_gaps(&self) -> (Option<Duration>, u32) {
         let inner = self.state.lock();
         let mut last: HashMap<u32, Instant> = HashMap::new();
-        let gaps = inner.identifies.iter().filter_map(|(_, bucket, at)| last.insert(*bucket, *at).map(|before| *at - before));
+        let gaps =
+            inner.identifies.iter().filter_map(|(_, bucket, at)| last.insert(*bucket, *at).map(|before| *at - before));
         (gaps.min(), inner.too_soon)
     }
 
@@ -314,9 +316,9 @@ async fn guild_commands(state: State<Arc<Shared>>, headers: HeaderMap, Path((_, 
 }
 
 fn commands_at(state: &Shared, headers: &HeaderMap, guild: Option<u64>) -> Response {
-    admitted(state, headers).err().unwrap_or_else(|| {
-        Json(state.lock().commands.get(&place(guild)).cloned().unwrap_or_default()).into_response()
-    })
+    admitted(state, headers)
+        .err()
+        .unwrap_or_else(|| Json(state.lock().commands.get(&place(guild)).cloned().unwrap_or_default()).into_response())
 }
 
 async fn put_commands(state: State<Arc<Shared>>, headers: HeaderMap, Json(body): Json<Vec<Value>>) -> Response {

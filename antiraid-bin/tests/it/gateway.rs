@@ -10,7 +10,8 @@ use antiraid_bin::config::{DiscordSettings, IntentsSetting};
 use antiraid_bin::gateway::{Gateway, GatewayParts, GatewayPlan, GatewayTimings, Intents};
 use serde_json::{Value, json};
 use worker_core::{
-    Call, DispatchResult, Priority, ShardState, ShardStats, TenantId, WorkerError, WorkerErrorKind, WorkerId, WorkerLike,
+    Call, DispatchResult, Priority, ShardState, ShardStats, TenantId, WorkerError, WorkerErrorKind, WorkerId,
+    WorkerLike,
 };
 use worker_db::{DbConfig, WorkerDb};
 use worker_vm::{BotRest, DiscordToken};
@@ -246,7 +247,11 @@ async fn a_restart_goes_on_where_the_last_one_ended() {
     gateway.stop().await;
     drop(gateway);
     // A code below 4000 but for 1000 and 1001, or from 4000 on: the session stays.
-    assert!(fixture.discord.close_codes().iter().all(|code| code.is_some_and(|code| code >= 1002)), "{:?}", fixture.discord.close_codes());
+    assert!(
+        fixture.discord.close_codes().iter().all(|code| code.is_some_and(|code| code >= 1002)),
+        "{:?}",
+        fixture.discord.close_codes()
+    );
     fixture.message(3);
 
     let gateway = fixture.start().await;
@@ -289,7 +294,7 @@ async fn a_restart_whose_session_is_gone_begins_one() {
     assert_eq!(fixture.sink.until_number(1), [1]);
     gateway.stop().await;
     assert_eq!(fixture.discord.identified().len(), 2);
-    assert_eq!(fixture.discord.resumed(), []);
+    assert!(fixture.discord.resumed().is_empty());
     let saved = fixture.db.gateway_sessions(worker_core::Snowflake::new(99), 1).await.unwrap();
     assert_eq!(saved[0].session_id, "session-2");
 }
@@ -319,7 +324,7 @@ async fn the_last_sessions_of_a_day_are_not_begun() {
     let gateway = fixture.start_shards(vec![0]).await;
     fixture.discord.until_connections(1);
     until_stats(&gateway, |stats| stats.state == ShardState::Identifying);
-    assert_eq!(fixture.discord.identified(), []);
+    assert!(fixture.discord.identified().is_empty());
     fixture.discord.behave(|behaviour| behaviour.remaining = 1_000);
     fixture.discord.until_connected(1);
     fixture.message(1);

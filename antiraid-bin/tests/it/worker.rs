@@ -178,7 +178,10 @@ fn a_template_is_told_of_events_that_do_not_come() {
             let subscribes = format!("`t` subscribes to {event},");
             told.iter().any(|line| line.contains(&subscribes) && line.contains(intent))
         };
-        assert!(is_told(&told, "MESSAGE", "MESSAGE_CONTENT") && is_told(&told, "GUILD_MEMBER_ADD", "GUILD_MEMBERS"), "{told:?}");
+        assert!(
+            is_told(&told, "MESSAGE", "MESSAGE_CONTENT") && is_told(&told, "GUILD_MEMBER_ADD", "GUILD_MEMBERS"),
+            "{told:?}"
+        );
         // Once; and again only for what is new.
         db.template_update(TENANT, template(&["MESSAGE", "PRESENCE_UPDATE", "GUILD_MEMBER_ADD"], "")).await.unwrap();
         let told = lines(3).await;

@@ -230,7 +230,9 @@ async fn a_template_is_put_for_all_tenants_or_none(store: &Store) {
 async fn an_error_channel_that_is_gone_is_forgotten(store: &Store) {
     let (db, gone, kept) = (&store.db, Snowflake::new(u64::MAX), Snowflake::new(6));
     let with = |name: &str, channel| NewTemplate { error_channel: Some(channel), ..template(name, "1", &[]) };
-    for (tenant, template) in [(GUILD, with("a", gone)), (GUILD, with("b", gone)), (GUILD, with("c", kept)), (USER, with("a", gone))] {
+    for (tenant, template) in
+        [(GUILD, with("a", gone)), (GUILD, with("b", gone)), (GUILD, with("c", kept)), (USER, with("a", gone))]
+    {
         db.template_create(tenant, template).await.unwrap();
     }
     let mut changes = db.changes();

@@ -14,7 +14,7 @@ use worker_pool::{WorkerThread, WorkerThreadConfig};
 use worker_process::workerprocesscomm::{
     CommError, Down, FrameReader, InMemory, Request, Response, Token, Up, WorkerProcessComm,
 };
-use worker_process::{WorkerProcess, WorkerProcessCommHttp2, Words, serve_http2};
+use worker_process::{Words, WorkerProcess, WorkerProcessCommHttp2, serve_http2};
 
 use crate::{TENANT, answer, config, echo, event, hold, start, until, value};
 

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 use smallvec::SmallVec;
 
+/// Threads that are kept of a guild; Discord lets 1,000 be active. Beyond that the oldest goes, and is asked for again when
+/// somebody names it.
+const THREADS_MAX: usize = 2_000;
+
 /// What permissions and ownership are decided by, and the names beside it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Guild {
@@ -118,7 +122,15 @@ impl Guild {
     }
 
     pub(crate) fn set_channel(&mut self, channel: Channel) {
+        let is_thread = channel.kind.is_thread();
         set(&mut self.channels, channel, |channel| channel.id);
+        let threads = || self.channels.iter().enumerate().filter(|(_, channel)| channel.kind.is_thread());
+        if is_thread
+            && threads().count() > THREADS_MAX
+            && let Some((oldest, _)) = threads().next()
+        {
+            self.channels.remove(oldest);
+        }
     }
 
     /// Forgets a channel with its threads.
@@ -222,5 +234,23 @@ fn set<T>(list: &mut Vec<T>, item: T, key: impl Fn(&T) -> u64) {
     match list.binary_search_by_key(&key(&item), &key) {
         Ok(place) => list[place] = item,
         Err(place) => list.insert(place, item),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_bounded_and_channels_stay() {
+        let mut guild = Guild::new(1, 2, Vec::new(), Vec::new());
+        guild.set_channel(Channel { id: 5, ..Channel::default() });
+        for id in 10..10 + THREADS_MAX as u64 + 3 {
+            guild.set_channel(Channel { id, kind: ChannelKind(11), parent: 5, ..Channel::default() });
+        }
+        let known = |guild: &Guild| [5, 12, 13].map(|id| guild.channel(id).is_some());
+        assert_eq!(known(&guild), [true, false, true]);
+        guild.remove_channel(5);
+        assert_eq!(known(&guild), [false; 3], "its threads go with it");
     }
 }

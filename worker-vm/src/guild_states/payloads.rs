@@ -3,13 +3,13 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::de::{self, Deserializer, IgnoredAny, Visitor};
 use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use super::guild::{Channel, ChannelKind, Guild, Member, Overwrite, OverwriteOf, Role};
 use super::GuildStates;
+use super::guild::{Channel, ChannelKind, Guild, Member, Overwrite, OverwriteOf, Role};
 
 /// An id or a set of permissions: Discord writes both as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +87,13 @@ pub(crate) struct ChannelPayload {
     name: Option<String>,
     #[serde(default)]
     permission_overwrites: Vec<OverwritePayload>,
+    thread_metadata: Option<ThreadMetadata>,
+}
+
+#[derive(Deserialize)]
+struct ThreadMetadata {
+    #[serde(default)]
+    archived: bool,
 }
 
 #[derive(Deserialize)]
@@ -266,7 +273,12 @@ impl GuildStates {
             "CHANNEL_CREATE" | "CHANNEL_UPDATE" | "THREAD_CREATE" | "THREAD_UPDATE" => {
                 let channel: ChannelPayload = serde_json::from_slice(data)?;
                 if let Some(guild) = channel.guild_id {
-                    self.change(guild.0, |guild| guild.set_channel(channel.into_channel()));
+                    // Archived threads are many, and are asked for when somebody names one.
+                    let is_archived = channel.thread_metadata.as_ref().is_some_and(|thread| thread.archived);
+                    self.change(guild.0, |guild| match is_archived {
+                        true => guild.remove_channel(channel.id.0),
+                        false => guild.set_channel(channel.into_channel()),
+                    });
                 }
             }
             "CHANNEL_DELETE" | "THREAD_DELETE" => {

@@ -223,7 +223,11 @@ mod tests {
                 text(VIEW | SEND, &[(10, 0)], &[of_role(10, 0, SEND), of_member(USER, SEND, 0)]),
                 VIEW | SEND,
             ),
-            ("what is allowed and denied at once is allowed", text(VIEW, &[], &[of_role(GUILD, READ, READ)]), VIEW | READ),
+            (
+                "what is allowed and denied at once is allowed",
+                text(VIEW, &[], &[of_role(GUILD, READ, READ)]),
+                VIEW | READ,
+            ),
             ("of roles that the member lacks nothing", text(VIEW, &[], &[of_role(10, SEND, VIEW)]), VIEW),
             ("of other members nothing", text(VIEW, &[], &[of_member(USER + 1, SEND, VIEW)]), VIEW),
             ("a member with the number of a role is none", text(VIEW, &[(10, 0)], &[of_member(10, SEND, VIEW)]), VIEW),
@@ -266,7 +270,9 @@ mod tests {
     fn who_is_timed_out_can_only_look() {
         let guild = Guild::new(GUILD, OWNER, vec![role(GUILD, 0, VIEW | SEND | READ | MANAGE)], Vec::new());
         let until = |until| Member { timed_out_until: until, ..Member::default() };
-        for (end, expected) in [(NOW + 1, VIEW | READ), (NOW, VIEW | SEND | READ | MANAGE), (0, VIEW | SEND | READ | MANAGE)] {
+        for (end, expected) in
+            [(NOW + 1, VIEW | READ), (NOW, VIEW | SEND | READ | MANAGE), (0, VIEW | SEND | READ | MANAGE)]
+        {
             let member = until(end);
             let who = PermissionCalculator::new(&guild, USER, &member, NOW);
             assert_eq!((who.in_guild().bits(), who.in_channel(&channel(0, &[])).bits()), (expected, expected), "{end}");
@@ -294,13 +300,7 @@ mod tests {
         let roles = vec![role(GUILD, 0, 0), role(10, 3, 0), role(11, 3, 0), role(12, 4, 0)];
         let guild = Guild::new(GUILD, OWNER, roles, Vec::new());
         let rank = |user, roles: &[u64]| PermissionCalculator::new(&guild, user, &member(roles), NOW).rank();
-        let order = [
-            rank(USER, &[]),
-            rank(USER, &[11]),
-            rank(USER, &[11, 10]),
-            rank(USER, &[12]),
-            rank(OWNER, &[]),
-        ];
+        let order = [rank(USER, &[]), rank(USER, &[11]), rank(USER, &[11, 10]), rank(USER, &[12]), rank(OWNER, &[])];
         assert!(order.is_sorted_by(|a, b| a < b), "{order:?}");
         assert_eq!(rank(USER, &[99]), rank(USER, &[]), "a role that is gone is none");
         assert_eq!(Rank::of_role(&guild, 10), Some(rank(USER, &[10])));

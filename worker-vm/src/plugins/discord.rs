@@ -17,7 +17,6 @@ mod recorder;
 mod schema;
 mod validators;
 
-
 use std::ffi::{CStr, c_int};
 use std::rc::Rc;
 use std::time::Instant;

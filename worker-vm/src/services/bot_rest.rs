@@ -138,7 +138,8 @@ impl BotRest {
             match status {
                 StatusCode::NO_CONTENT => return Ok(Value::Null),
                 status if status.is_success() => {
-                    let bad = |error: serde_json::Error| BotRestError::BadAnswer { what: what(), why: error.to_string() };
+                    let bad =
+                        |error: serde_json::Error| BotRestError::BadAnswer { what: what(), why: error.to_string() };
                     return serde_json::from_slice(&bytes).map_err(bad);
                 }
                 StatusCode::UNAUTHORIZED => return Err(BotRestError::Unauthorized),

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 pub use self::bot_rest::{BotRest, BotRestError, use_ring_for_tls};
+pub(crate) use self::discord::{Authority, ErrorReport, Ids, Place, RestError, RestRequest, percent_encoded};
 pub use self::discord::{Discord, DiscordConfig, DiscordStats, DiscordToken};
-pub(crate) use self::discord::{Authority, ErrorReport, Ids, Lookups, Place, RestError, RestRequest, percent_encoded};
 pub(crate) use self::home::Home;
 use crate::plugins::http::{HttpConfig, HttpSender};
 use crate::plugins::objects::{ObjectsConfig, ObjectsError, TenantObjects};

@@ -97,11 +97,8 @@ impl Prepared {
                 self.query.push((name, number.to_string()));
             }
             goes => {
-                let field = Field {
-                    name: argument.name,
-                    kind: argument.kind,
-                    is_clearable: argument.need == Need::Clearable,
-                };
+                let field =
+                    Field { name: argument.name, kind: argument.kind, is_clearable: argument.need == Need::Clearable };
                 let Some(json) = field.read(Some(value), &path, &mut self.named)? else { return Ok(()) };
                 self.put(goes, json, &path)?;
             }
@@ -135,8 +132,7 @@ fn table(list: &[Argument], value: Option<Value>) -> Result<BTreeMap<String, Val
         Some(value) if is_empty(&value) => Ok(BTreeMap::new()),
         None | Some(Value::Null) if list.iter().all(|argument| argument.need != Need::Must) => Ok(BTreeMap::new()),
         _ => {
-            let names: Vec<_> =
-                list.iter().map(|argument| argument.name).filter(|name| !name.is_empty()).collect();
+            let names: Vec<_> = list.iter().map(|argument| argument.name).filter(|name| !name.is_empty()).collect();
             Err(ApiError::invalid_argument(format_args!("argument (expected a table with {})", names.join(", "))))
         }
     }
@@ -214,4 +210,3 @@ fn target(value: Value) -> Result<(&'static str, String), ApiError> {
     let id = fields.get("id").and_then(id).ok_or_else(|| ApiError::invalid_argument("target.id (expected an id)"))?;
     Ok((name, id.to_string()))
 }
-

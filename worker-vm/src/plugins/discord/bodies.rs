@@ -82,10 +82,11 @@ static COMPONENT: Kind = Object(&[
     clearable("accent_color", Whole(0, 0xFF_FFFF)),
     f("accessory", Kind::Inner(&COMPONENT)),
     f("component", Kind::Inner(&COMPONENT)),
-    f("components", List(&Kind::Inner(&COMPONENT), 40)),
+    f("components", List(&A_COMPONENT, 40)),
 ]);
 
-const COMPONENTS: Kind = List(&Kind::Inner(&COMPONENT), 5);
+static A_COMPONENT: Kind = Kind::Inner(&COMPONENT);
+const COMPONENTS: Kind = List(&A_COMPONENT, 5);
 const EMBEDS: Kind = List(&EMBED, 10);
 
 const MENTIONS: Kind = Object(&[
@@ -171,7 +172,8 @@ pub(super) const FOLLOWUP: &[Field] = &[
     f("poll", POLL),
 ];
 
-const CHOICE: Kind = Object(&[f("name", Text(1, 100)), clearable("name_localizations", Kind::Texts), f("value", Scalar)]);
+const CHOICE: Kind =
+    Object(&[f("name", Text(1, 100)), clearable("name_localizations", Kind::Texts), f("value", Scalar)]);
 
 /// `POST /interactions/{interaction}/{token}/callback`.
 pub(super) const INTERACTION_RESPONSE: &[Field] = &[
@@ -204,7 +206,7 @@ static OPTION: Kind = Object(&[
     clearable("description_localizations", Kind::Texts),
     f("required", Flag),
     f("choices", List(&CHOICE, 25)),
-    f("options", List(&Kind::Inner(&OPTION), 25)),
+    f("options", List(&AN_OPTION, 25)),
     f("channel_types", List(&Whole(0, 255), MANY)),
     f("min_value", Number),
     f("max_value", Number),
@@ -213,13 +215,16 @@ static OPTION: Kind = Object(&[
     f("autocomplete", Flag),
 ]);
 
+static AN_OPTION: Kind = Kind::Inner(&OPTION);
+const OPTIONS: Kind = List(&AN_OPTION, 25);
+
 /// `POST /applications/{application}/guilds/{guild}/commands`.
 pub(super) const COMMAND: &[Field] = &[
     f("name", Text(1, 32)),
     clearable("name_localizations", Kind::Texts),
     f("description", Text(0, 100)),
     clearable("description_localizations", Kind::Texts),
-    f("options", List(&Kind::Inner(&OPTION), 25)),
+    f("options", OPTIONS),
     clearable("default_member_permissions", Permissions),
     clearable("default_permission", Flag),
     f("type", Whole(1, 255)),
@@ -363,8 +368,7 @@ pub(super) const ROLE_BODY: &[Field] = &[
 ];
 
 /// `PATCH /guilds/{guild}/roles`.
-pub(super) const ROLE_POSITIONS: Kind =
-    List(&Object(&[f("id", Role), f("position", Whole(0, i32::MAX as i64))]), MANY);
+pub(super) const ROLE_POSITIONS: Kind = List(&Object(&[f("id", Role), f("position", Whole(0, i32::MAX as i64))]), MANY);
 
 /// `PATCH /guilds/{guild}/members/{user}`.
 pub(super) const MEMBER: &[Field] = &[

@@ -70,11 +70,7 @@ impl Bulk {
         if self.action.is_some_and(|action| action != method) {
             return Err(ApiError::bulk_op("action (this executor is for another one)"));
         }
-        if allowances.take(self.action, now) {
-            Ok(())
-        } else {
-            Err(ApiError::bulk_op("wait"))
-        }
+        if allowances.take(self.action, now) { Ok(()) } else { Err(ApiError::bulk_op("wait")) }
     }
 
     /// How long to wait for the next operation.

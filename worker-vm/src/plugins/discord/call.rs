@@ -156,11 +156,7 @@ async fn check_permissions(checker: &Checker<'_>, call: &Prepared, helper: Helpe
     Ok(format!(r#"{{"partial_guild":{guild},"member":{member},"permissions":"{held}"}}"#))
 }
 
-async fn check_channel_permissions(
-    checker: &Checker<'_>,
-    place: Place,
-    call: &Prepared,
-) -> Result<String, ApiError> {
+async fn check_channel_permissions(checker: &Checker<'_>, place: Place, call: &Prepared) -> Result<String, ApiError> {
     let (user, channel) = (call.ids.user, call.ids.channel);
     let member = checker.member(user).await?;
     let (held, json) = checker.with(user, &member, |guild, who| {
@@ -188,12 +184,7 @@ async fn fused_member(checker: &Checker<'_>, call: &Prepared) -> Result<String, 
 
 /// Whom the bot cannot ban is left out. Of whom nothing is known here Discord says so itself: two hundred look-ups would
 /// cost more than the ban.
-async fn bulk_ban(
-    discord: &Discord,
-    checker: &Checker<'_>,
-    place: Place,
-    call: &Prepared,
-) -> Result<String, ApiError> {
+async fn bulk_ban(discord: &Discord, checker: &Checker<'_>, place: Place, call: &Prepared) -> Result<String, ApiError> {
     let users: BTreeSet<u64> = call.ids_of("user_ids").into_iter().collect();
     if users.is_empty() {
         return Err(ApiError::invalid_argument("user_ids (expected 1 to 200)"));

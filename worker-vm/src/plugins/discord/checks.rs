@@ -112,11 +112,7 @@ impl<'a> Checker<'a> {
     /// A role, by where it stands or is put.
     fn role_is_below_bot(&self, role: u64, rank: impl FnOnce(&Guild) -> Option<Rank>) -> Result<(), ApiError> {
         let is_below = self.with_bot(|guild, bot| rank(guild).is_some_and(|rank| rank < bot.rank()))?;
-        if is_below {
-            Ok(())
-        } else {
-            Err(ApiError::hierarchy(format_args!("the role {role} is not below the bot")))
-        }
+        if is_below { Ok(()) } else { Err(ApiError::hierarchy(format_args!("the role {role} is not below the bot"))) }
     }
 
     async fn one(&self, check: &Check, call: &Prepared) -> Result<(), ApiError> {
@@ -148,7 +144,7 @@ impl<'a> Checker<'a> {
                 })?;
                 missing(given, held, "the bot, which gives it away,")
             }
-            Check::MemberBelow => self.is_below_bot(ids.user, &self.member(ids.user).await?),
+            Check::MemberBelow => self.is_below_bot(ids.user, &*self.member(ids.user).await?),
             Check::MemberBelowIfAny => match lookups.member(self.place, ids.user).await? {
                 Some(member) => self.is_below_bot(ids.user, &member),
                 None => Ok(()),
@@ -306,11 +302,7 @@ pub(super) fn channel_of(guild: &Guild, channel: u64) -> Result<&Channel, ApiErr
 }
 
 /// An error that names what is missing.
-pub(super) fn missing(
-    wanted: Permissions,
-    held: Permissions,
-    who: impl std::fmt::Display,
-) -> Result<(), ApiError> {
+pub(super) fn missing(wanted: Permissions, held: Permissions, who: impl std::fmt::Display) -> Result<(), ApiError> {
     let missing = wanted - held;
     if missing.is_empty() {
         return Ok(());

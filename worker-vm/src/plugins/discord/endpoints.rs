@@ -219,9 +219,9 @@ impl Endpoint {
 use Action::{ByToken, Helper as Help, Rest};
 use Arguments::{Listed, None as NoArguments, Table};
 use Check::{
-    Feature, InTarget, InviteOfGuild, MemberBelow, MemberBelowIfAny, MemberFields, MovingIcon, NotBot,
-    OverwriteTarget, OwnMessageOr, PositionsBelow, ReadsMessages, Reference, RoleBelow, Server, Subset, There,
-    ThereOrThread, Webhook, WebhookByToken,
+    Feature, InTarget, InviteOfGuild, MemberBelow, MemberBelowIfAny, MemberFields, MovingIcon, NotBot, OverwriteTarget,
+    OwnMessageOr, PositionsBelow, ReadsMessages, Reference, RoleBelow, Server, Subset, There, ThereOrThread, Webhook,
+    WebhookByToken,
 };
 use LightMethod::{Delete, Get, Patch, Post, Put};
 
@@ -305,13 +305,7 @@ pub(super) const TABLE: [Endpoint; 78] = [
         &[MANAGE_CHANNELS_OR_THREADS, Subset],
     )
     .learns(Learns::Channel),
-    row(
-        c"delete_channel",
-        Lazy,
-        Table(&[CHANNEL, REASON]),
-        Rest(Delete, channel),
-        &[MANAGE_CHANNELS_OR_THREADS],
-    ),
+    row(c"delete_channel", Lazy, Table(&[CHANNEL, REASON]), Rest(Delete, channel), &[MANAGE_CHANNELS_OR_THREADS]),
     row(
         c"edit_channel_permissions",
         Nil,
@@ -454,13 +448,7 @@ pub(super) const TABLE: [Endpoint; 78] = [
         &[BANS],
     ),
     row(c"get_guild_ban", Lazy, Listed(&[USER]), Rest(Get, ban), &[BANS]),
-    row(
-        c"create_guild_ban",
-        Nil,
-        Table(&[USER, REASON, DELETE_SECONDS]),
-        Rest(Put, ban),
-        &[BANS, MemberBelowIfAny],
-    ),
+    row(c"create_guild_ban", Nil, Table(&[USER, REASON, DELETE_SECONDS]), Rest(Put, ban), &[BANS, MemberBelowIfAny]),
     row(c"remove_guild_ban", Nil, Table(&[USER, REASON]), Rest(Delete, ban), &[BANS]),
     row(
         c"bulk_ban",
@@ -522,14 +510,8 @@ pub(super) const TABLE: [Endpoint; 78] = [
         &[ReadsMessages],
     ),
     row(c"get_channel_message", Lazy, Table(&[CHANNEL, MESSAGE_ID]), Rest(Get, message), &[ReadsMessages]),
-    row(
-        c"create_message",
-        Lazy,
-        Table(&[CHANNEL, body(MESSAGE)]),
-        Rest(Post, messages),
-        &[SENDS, Reference],
-    )
-    .valid(validators::message),
+    row(c"create_message", Lazy, Table(&[CHANNEL, body(MESSAGE)]), Rest(Post, messages), &[SENDS, Reference])
+        .valid(validators::message),
     row(
         c"crosspost_message",
         Lazy,
@@ -548,13 +530,7 @@ pub(super) const TABLE: [Endpoint; 78] = [
         &[OwnMessageOr(Permissions::MANAGE_MESSAGES)],
     )
     .valid(validators::message_edit),
-    row(
-        c"delete_message",
-        Nil,
-        Listed(&[CHANNEL, MESSAGE_ID, REASON_MAY]),
-        Rest(Delete, message),
-        &[MANAGES_MESSAGES],
-    ),
+    row(c"delete_message", Nil, Listed(&[CHANNEL, MESSAGE_ID, REASON_MAY]), Rest(Delete, message), &[MANAGES_MESSAGES]),
     row(
         c"bulk_delete_messages",
         Nil,
@@ -616,10 +592,7 @@ pub(super) const TABLE: [Endpoint; 78] = [
             INTERACTION_TOKEN,
             body(INTERACTION_RESPONSE),
         ]),
-        ByToken(Post, |ids| Route::InteractionResponse {
-            interaction_id: ids.interaction.into(),
-            token: &ids.text,
-        }),
+        ByToken(Post, |ids| Route::InteractionResponse { interaction_id: ids.interaction.into(), token: &ids.text }),
         &[],
     )
     .valid(validators::interaction_response),
@@ -666,8 +639,7 @@ pub(super) const TABLE: [Endpoint; 78] = [
         &[],
     ),
     row(c"get_guild_commands", LazyList, NoArguments, Rest(Get, commands), &[]),
-    row(c"create_guild_command", Lazy, Table(&[body(COMMAND)]), Rest(Post, commands), &[])
-        .valid(validators::command),
+    row(c"create_guild_command", Lazy, Table(&[body(COMMAND)]), Rest(Post, commands), &[]).valid(validators::command),
     row(c"create_guild_commands", LazyList, Table(&[body_list(COMMANDS)]), Rest(Put, commands), &[])
         .valid(validators::commands),
     row(

@@ -10,7 +10,8 @@ use serde_json::json;
 use serenity::http::{LightMethod, Route};
 use tokio::sync::mpsc;
 use worker_core::{
-    EventName, Quota, RatelimitFamily, RatelimitRules, Ratelimits, Snowflake, SourceLine, StaticRef, TemplateName, TenantId,
+    EventName, Quota, RatelimitFamily, RatelimitRules, Ratelimits, Snowflake, SourceLine, StaticRef, TemplateName,
+    TenantId,
 };
 use worker_db::WorkerDb;
 
@@ -78,9 +79,7 @@ struct Shares {
 impl Shares {
     fn new() -> Self {
         let rules = |max, period| {
-            StaticRef::new(
-                RatelimitRules::unlimited().with_global(RatelimitFamily::Discord, [Quota::per(max, period)]),
-            )
+            StaticRef::new(RatelimitRules::unlimited().with_global(RatelimitFamily::Discord, [Quota::per(max, period)]))
         };
         Self {
             process: Ratelimits::new(rules(PROCESS_MAX, PROCESS_PERIOD)),
@@ -171,9 +170,10 @@ impl Writer {
         if whose == Whose::Tenants {
             // A row may have been written when nobody could check it.
             let place = Place::of(report.tenant).map_err(|_| Failed::Gone)?;
-            self.lookups.find_channel(place, channel.get()).await.map_err(|error| {
-                if error.is_wrong_guild() { Failed::Gone } else { Failed::Other(error) }
-            })?;
+            self.lookups
+                .find_channel(place, channel.get())
+                .await
+                .map_err(|error| if error.is_wrong_guild() { Failed::Gone } else { Failed::Other(error) })?;
         }
         let request = RestRequest {
             method: LightMethod::Post,

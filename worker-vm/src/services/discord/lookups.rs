@@ -111,9 +111,8 @@ impl Lookups {
 
     /// The guild, with the bot as its member.
     pub(crate) async fn guild(&self, place: Place) -> Result<Arc<RwLock<Guild>>, ApiError> {
-        let known = |states: &GuildStates| {
-            states.guild(Snowflake::new(place.guild)).filter(|guild| guild.read().bot.is_some())
-        };
+        let known =
+            |states: &GuildStates| states.guild(Snowflake::new(place.guild)).filter(|guild| guild.read().bot.is_some());
         if let Some(guild) = known(&self.0.states) {
             return Ok(guild);
         }
@@ -263,9 +262,9 @@ impl Lookups {
     pub(crate) async fn check_error_channel(&self, tenant: TenantId, channel: Snowflake) -> Result<(), ApiError> {
         let wrong = |reason: &str| ApiError::invalid_argument(format_args!("error_channel ({reason})"));
         let place = Place::of(tenant).map_err(|_| wrong("the tenant is no guild"))?;
-        self.find_channel(place, channel.get()).await.map_err(|error| {
-            if error.is_wrong_guild() { wrong("it is not a channel of this guild") } else { error }
-        })?;
+        self.find_channel(place, channel.get())
+            .await
+            .map_err(|error| if error.is_wrong_guild() { wrong("it is not a channel of this guild") } else { error })?;
         let (guild, bot) = (self.guild(place).await?, self.bot(tenant).await?);
         let guild = guild.read();
         let (Some(member), Some(channel)) = (guild.bot.as_deref(), guild.channel(channel.get())) else {
@@ -292,12 +291,7 @@ impl Lookups {
         parsed(&json)
     }
 
-    async fn asked(
-        &self,
-        tenant: TenantId,
-        route: fn(&Ids) -> Route<'_>,
-        ids: Ids,
-    ) -> Result<bytes::Bytes, ApiError> {
+    async fn asked(&self, tenant: TenantId, route: fn(&Ids) -> Route<'_>, ids: Ids) -> Result<bytes::Bytes, ApiError> {
         Ok(self.request(tenant, RestRequest::get(route, ids)).await?)
     }
 
@@ -330,4 +324,3 @@ fn parsed<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, ApiError> {
         RestError::Unanswered.into()
     })
 }
-

@@ -22,21 +22,51 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("create_message({channel_id = '20', data = {content = string.rep('é', 2001)}})", "content"),
     ("create_message({channel_id = '20', data = {embeds = table.create(11, {title = 't'})}})", "embeds"),
     ("create_message({channel_id = '20', data = {embeds = {{title = string.rep('x', 257)}}}})", "embeds[1].title"),
-    ("create_message({channel_id = '20', data = {embeds = {{description = string.rep('x', 4097)}}}})", "embeds[1].description"),
-    ("create_message({channel_id = '20', data = {embeds = {{footer = {text = string.rep('x', 2049)}}}}})", "embeds[1].footer.text"),
-    ("create_message({channel_id = '20', data = {embeds = {{author = {name = string.rep('x', 257)}}}}})", "embeds[1].author.name"),
-    ("create_message({channel_id = '20', data = {embeds = {{fields = table.create(26, {name = 'a', value = 'b'})}}}})", "embeds[1].fields"),
-    ("create_message({channel_id = '20', data = {embeds = {{fields = {{name = string.rep('x', 257)}}}}}})", "embeds[1].fields[1].name"),
-    ("create_message({channel_id = '20', data = {embeds = {{fields = {{value = string.rep('x', 1025)}}}}}})", "embeds[1].fields[1].value"),
-    ("create_message({channel_id = '20', data = {embeds = table.create(2, {description = string.rep('x', 3001)})}})", "embeds"),
+    (
+        "create_message({channel_id = '20', data = {embeds = {{description = string.rep('x', 4097)}}}})",
+        "embeds[1].description",
+    ),
+    (
+        "create_message({channel_id = '20', data = {embeds = {{footer = {text = string.rep('x', 2049)}}}}})",
+        "embeds[1].footer.text",
+    ),
+    (
+        "create_message({channel_id = '20', data = {embeds = {{author = {name = string.rep('x', 257)}}}}})",
+        "embeds[1].author.name",
+    ),
+    (
+        "create_message({channel_id = '20', data = {embeds = {{fields = table.create(26, {name = 'a', value = 'b'})}}}})",
+        "embeds[1].fields",
+    ),
+    (
+        "create_message({channel_id = '20', data = {embeds = {{fields = {{name = string.rep('x', 257)}}}}}})",
+        "embeds[1].fields[1].name",
+    ),
+    (
+        "create_message({channel_id = '20', data = {embeds = {{fields = {{value = string.rep('x', 1025)}}}}}})",
+        "embeds[1].fields[1].value",
+    ),
+    (
+        "create_message({channel_id = '20', data = {embeds = table.create(2, {description = string.rep('x', 3001)})}})",
+        "embeds",
+    ),
     ("create_message({channel_id = '20', data = {components = table.create(6, {type = 1})}})", "components"),
     ("create_message({channel_id = '20', data = {content = 'x', attachments = {{id = '1'}}}})", "attachments"),
     ("create_message({channel_id = '20', data = {content = 'x', tts = 1}})", "tts"),
     ("edit_message({channel_id = '20', message_id = '5', data = {content = string.rep('x', 2001)}})", "content"),
-    ("execute_webhook({webhook_id = '61', webhook_token = 't', data = {content = 'x', username = string.rep('x', 81)}})", "username"),
-    ("create_interaction_response({interaction_id = '1', interaction_token = 't', data = {type = 4, data = {}}})", "content"),
+    (
+        "execute_webhook({webhook_id = '61', webhook_token = 't', data = {content = 'x', username = string.rep('x', 81)}})",
+        "username",
+    ),
+    (
+        "create_interaction_response({interaction_id = '1', interaction_token = 't', data = {type = 4, data = {}}})",
+        "content",
+    ),
     ("create_interaction_response({interaction_id = '1', interaction_token = 't', data = {}})", "type"),
-    ("create_guild_command({data = {name = 'n', options = {{type = 2, options = {{type = 1, options = {{type = 3, options = {{type = 3}}}}}}}}}})", "options"),
+    (
+        "create_guild_command({data = {name = 'n', options = {{type = 2, options = {{type = 1, options = {{type = 3, options = {{type = 3}}}}}}}}}})",
+        "options",
+    ),
     ("create_guild_command({data = {name = string.rep('x', 33)}})", "name"),
     ("create_guild_command({data = {}})", "name"),
     ("create_guild_commands({data = table.create(111, {name = 'n'})})", "data"),
@@ -49,7 +79,10 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("get_guild_bans({limit = 1001})", "limit"),
     ("edit_channel({channel_id = '20', reason = 'r', data = {topic = string.rep('x', 1025)}})", "topic"),
     ("edit_channel({channel_id = '20', reason = 'r', data = {rate_limit_per_user = 21601}})", "rate_limit_per_user"),
-    ("edit_channel({channel_id = '20', reason = 'r', data = {available_tags = table.create(21, {name = 't'})}})", "available_tags"),
+    (
+        "edit_channel({channel_id = '20', reason = 'r', data = {available_tags = table.create(21, {name = 't'})}})",
+        "available_tags",
+    ),
     ("edit_channel({channel_id = '20', data = {}})", "reason (missing)"),
     ("edit_channel({channel_id = '20', reason = '', data = {}})", "reason"),
     ("edit_channel({channel_id = '20', reason = string.rep('é', 513), data = {}})", "reason"),
@@ -64,19 +97,39 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("antiraid_get_fused_member(table.create(51, '700'))", "ids"),
     ("antiraid_check_permissions({user_id = '700', needed_permissions = 'all'})", "needed_permissions"),
     ("modify_guild_member({user_id = '700', reason = 'r', data = {nick = string.rep('é', 33)}})", "nick"),
-    ("modify_guild_member({user_id = '700', reason = 'r', data = {communication_disabled_until = '2199-01-01T00:00:00Z'}})",
-        "communication_disabled_until"),
+    (
+        "modify_guild_member({user_id = '700', reason = 'r', data = {communication_disabled_until = '2199-01-01T00:00:00Z'}})",
+        "communication_disabled_until",
+    ),
     ("modify_guild_member({user_id = '500', reason = 'r', data = {nick = 'me'}})", "user_id"),
-    ("create_webhook({channel_id = '20', reason = 'r', data = {name = 'n', avatar = 'data:image/webp;base64,AAAA'}})", "avatar"),
-    ("create_webhook({channel_id = '20', reason = 'r', data = {name = 'n', avatar = 'https://example.com/a.png'}})", "avatar"),
+    (
+        "create_webhook({channel_id = '20', reason = 'r', data = {name = 'n', avatar = 'data:image/webp;base64,AAAA'}})",
+        "avatar",
+    ),
+    (
+        "create_webhook({channel_id = '20', reason = 'r', data = {name = 'n', avatar = 'https://example.com/a.png'}})",
+        "avatar",
+    ),
     ("modify_guild({data = {banner = 'data:image/png;base64,AAAA'}, reason = 'r'})", "banner"),
     ("modify_guild({data = {icon = 'data:image/gif;base64,AAAA'}, reason = 'r'})", "icon"),
-    ("create_reaction({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '../../..'}})", "reaction.data"),
-    ("create_reaction({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '..'}})", "reaction.data"),
-    ("create_reaction({channel_id = '20', message_id = '5', reaction = {type = 'Custom', id = '9', name = '../x'}})", "reaction.name"),
+    (
+        "create_reaction({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '../../..'}})",
+        "reaction.data",
+    ),
+    (
+        "create_reaction({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '..'}})",
+        "reaction.data",
+    ),
+    (
+        "create_reaction({channel_id = '20', message_id = '5', reaction = {type = 'Custom', id = '9', name = '../x'}})",
+        "reaction.name",
+    ),
     ("create_reaction({channel_id = '20', message_id = '5', reaction = {type = 'Other'}})", "reaction.type"),
     ("create_reaction({channel_id = '20', message_id = '5', reaction = '👍'})", "reaction"),
-    ("get_reactions({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '👍'}, type = 'Super'})", "type"),
+    (
+        "get_reactions({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '👍'}, type = 'Super'})",
+        "type",
+    ),
     ("get_invite({code = '../guilds/1'})", "code"),
     ("get_invite({code = '..'})", "code"),
     ("get_original_interaction_response('a/../../../guilds/1')", "interaction_token"),
@@ -166,9 +219,12 @@ fn nothing_of_another_guild_can_be_named() {
             world.server.answers(path, [Answer::json(theirs("62"))]);
         }
         for path in ["GET /webhooks/61", "GET /webhooks/61/tok"] {
-            world.server.answers(path, [Answer::json(json!({ "id": "61", "guild_id": TENANT.snowflake().to_string() }))]);
+            world
+                .server
+                .answers(path, [Answer::json(json!({ "id": "61", "guild_id": TENANT.snowflake().to_string() }))]);
         }
-        let invite = json!({ "code": "theirs", "guild": { "id": OTHER.snowflake().to_string() }, "channel": { "id": "99" } });
+        let invite =
+            json!({ "code": "theirs", "guild": { "id": OTHER.snowflake().to_string() }, "channel": { "id": "99" } });
         world.server.answers("GET /invites/theirs", [Answer::json(invite)]);
         let roles = super::server::guild(ALL_BUT_ADMINISTRATOR)["roles"].clone();
         world.server.answers("GET /guilds/4194304/roles", [Answer::json(roles)]);
@@ -199,7 +255,11 @@ const PERMISSIONS: &[(&str, u32, &str)] = &[
     ("delete_channel_permission({channel_id = '20', overwrite_id = '11', reason = 'r'})", 28, "MANAGE_ROLES"),
     ("get_channel_invites('20')", 4, "MANAGE_CHANNELS"),
     ("create_channel_invite({channel_id = '20', data = {}, reason = 'r'})", 0, "CREATE_INSTANT_INVITE"),
-    ("follow_announcement_channel({channel_id = '23', data = {webhook_channel_id = '20'}, reason = 'r'})", 29, "MANAGE_WEBHOOKS"),
+    (
+        "follow_announcement_channel({channel_id = '23', data = {webhook_channel_id = '20'}, reason = 'r'})",
+        29,
+        "MANAGE_WEBHOOKS",
+    ),
     ("modify_guild({data = {}, reason = 'r'})", 5, "MANAGE_GUILD"),
     ("create_guild_channel({reason = 'r', data = {name = 'n'}})", 4, "MANAGE_CHANNELS"),
     ("modify_guild_channel_positions({{id = '20'}})", 4, "MANAGE_CHANNELS"),
@@ -208,7 +268,11 @@ const PERMISSIONS: &[(&str, u32, &str)] = &[
     ("modify_guild_member({user_id = '700', reason = 'r', data = {mute = true}})", 22, "MUTE_MEMBERS"),
     ("modify_guild_member({user_id = '700', reason = 'r', data = {deaf = true}})", 23, "DEAFEN_MEMBERS"),
     ("modify_guild_member({user_id = '700', reason = 'r', data = {channel_id = {}}})", 24, "MOVE_MEMBERS"),
-    ("modify_guild_member({user_id = '700', reason = 'r', data = {communication_disabled_until = {}}})", 40, "MODERATE_MEMBERS"),
+    (
+        "modify_guild_member({user_id = '700', reason = 'r', data = {communication_disabled_until = {}}})",
+        40,
+        "MODERATE_MEMBERS",
+    ),
     ("add_guild_member_role({user_id = '700', role_id = '11', reason = 'r'})", 28, "MANAGE_ROLES"),
     ("remove_guild_member_role({user_id = '700', role_id = '11', reason = 'r'})", 28, "MANAGE_ROLES"),
     ("remove_guild_member({user_id = '700', reason = 'r'})", 1, "KICK_MEMBERS"),
@@ -226,27 +290,58 @@ const PERMISSIONS: &[(&str, u32, &str)] = &[
     ("create_guild_role({reason = 'r', data = {permissions = '4'}})", 2, "BAN_MEMBERS"),
     ("modify_guild_role({role_id = '11', reason = 'r', data = {permissions = '4'}})", 2, "BAN_MEMBERS"),
     ("create_guild_role({reason = 'r', data = {permissions = '8'}})", 3, "ADMINISTRATOR"),
-    ("edit_channel_permissions({channel_id = '20', target_id = '11', deny = '8192', type = 0, reason = 'r'})", 13, "MANAGE_MESSAGES"),
-    ("edit_channel({channel_id = '20', reason = 'r', data = {permission_overwrites = {{id = '11', type = 0, allow = '8192'}}}})", 13, "MANAGE_MESSAGES"),
-    ("create_guild_channel({reason = 'r', data = {name = 'n', permission_overwrites = {{id = '7', type = 1, deny = '4'}}}})", 2, "BAN_MEMBERS"),
+    (
+        "edit_channel_permissions({channel_id = '20', target_id = '11', deny = '8192', type = 0, reason = 'r'})",
+        13,
+        "MANAGE_MESSAGES",
+    ),
+    (
+        "edit_channel({channel_id = '20', reason = 'r', data = {permission_overwrites = {{id = '11', type = 0, allow = '8192'}}}})",
+        13,
+        "MANAGE_MESSAGES",
+    ),
+    (
+        "create_guild_channel({reason = 'r', data = {name = 'n', permission_overwrites = {{id = '7', type = 1, deny = '4'}}}})",
+        2,
+        "BAN_MEMBERS",
+    ),
     ("delete_invite({code = 'ours', reason = 'r'})", 5, "MANAGE_GUILD"),
     ("get_channel_messages({channel_id = '20'})", 10, "VIEW_CHANNEL"),
     ("get_channel_messages({channel_id = '22'})", 20, "CONNECT"),
     ("get_channel_message({channel_id = '20', message_id = '5'})", 10, "VIEW_CHANNEL"),
     ("create_message({channel_id = '20', data = {content = 'x'}})", 11, "SEND_MESSAGES"),
     ("create_message({channel_id = '24', data = {content = 'x'}})", 38, "SEND_MESSAGES_IN_THREADS"),
-    ("create_message({channel_id = '20', data = {content = 'x', message_reference = {type = 1, message_id = '5', channel_id = '22'}}})", 16,
-        "READ_MESSAGE_HISTORY"),
+    (
+        "create_message({channel_id = '20', data = {content = 'x', message_reference = {type = 1, message_id = '5', channel_id = '22'}}})",
+        16,
+        "READ_MESSAGE_HISTORY",
+    ),
     ("crosspost_message('23', '5')", 13, "MANAGE_MESSAGES"),
     ("crosspost_message('23', '5')", 11, "SEND_MESSAGES"),
     ("edit_message({channel_id = '20', message_id = '5', data = {}})", 13, "MANAGE_MESSAGES"),
     ("delete_message('20', '5')", 13, "MANAGE_MESSAGES"),
     ("bulk_delete_messages('20', {'5', '6'})", 13, "MANAGE_MESSAGES"),
-    ("create_reaction({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '👍'}})", 6, "ADD_REACTIONS"),
-    ("delete_own_reaction({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '👍'}})", 16, "READ_MESSAGE_HISTORY"),
-    ("delete_user_reaction({channel_id = '20', message_id = '5', user_id = '7', reaction = {type = 'Unicode', data = '👍'}})", 13, "MANAGE_MESSAGES"),
+    (
+        "create_reaction({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '👍'}})",
+        6,
+        "ADD_REACTIONS",
+    ),
+    (
+        "delete_own_reaction({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '👍'}})",
+        16,
+        "READ_MESSAGE_HISTORY",
+    ),
+    (
+        "delete_user_reaction({channel_id = '20', message_id = '5', user_id = '7', reaction = {type = 'Unicode', data = '👍'}})",
+        13,
+        "MANAGE_MESSAGES",
+    ),
     ("delete_all_reactions('20', '5')", 13, "MANAGE_MESSAGES"),
-    ("delete_all_reactions_for_emoji({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '👍'}})", 13, "MANAGE_MESSAGES"),
+    (
+        "delete_all_reactions_for_emoji({channel_id = '20', message_id = '5', reaction = {type = 'Unicode', data = '👍'}})",
+        13,
+        "MANAGE_MESSAGES",
+    ),
     ("create_webhook({channel_id = '20', reason = 'r', data = {name = 'n'}})", 29, "MANAGE_WEBHOOKS"),
     ("get_channel_webhooks('20')", 29, "MANAGE_WEBHOOKS"),
     ("get_guild_webhooks()", 29, "MANAGE_WEBHOOKS"),
@@ -298,15 +393,23 @@ fn who_does_not_need_a_permission_is_let_through() {
             assert_eq!(world.passes(flags).await, ["PATCH /guilds/4194304/members/700"]);
         }
         world.knows(ALL_BUT_ADMINISTRATOR & !(bit(5) | bit(28) | bit(2)));
-        world.refused("modify_guild_member({user_id = '700', reason = 'r', data = {flags = 4}})", "missing_permission: ").await;
+        world
+            .refused("modify_guild_member({user_id = '700', reason = 'r', data = {flags = 4}})", "missing_permission: ")
+            .await;
         // A channel's right is enough for its invite.
         world.knows(ALL_BUT_ADMINISTRATOR & !bit(5));
         let invite = json!({ "code": "ours", "guild": { "id": "4194304" }, "channel": { "id": "20" } });
         world.server.answers("GET /invites/ours", [Answer::json(invite)]);
-        assert_eq!(world.passes("delete_invite({code = 'ours', reason = 'r'})").await, ["GET /invites/ours", "DELETE /invites/ours"]);
+        assert_eq!(
+            world.passes("delete_invite({code = 'ours', reason = 'r'})").await,
+            ["GET /invites/ours", "DELETE /invites/ours"]
+        );
         // Who administrates gives away what there is.
         world.knows(8);
-        assert_eq!(world.passes("create_guild_role({reason = 'r', data = {permissions = '8'}})").await, ["POST /guilds/4194304/roles"]);
+        assert_eq!(
+            world.passes("create_guild_role({reason = 'r', data = {permissions = '8'}})").await,
+            ["POST /guilds/4194304/roles"]
+        );
     });
 }
 
@@ -314,7 +417,10 @@ fn who_does_not_need_a_permission_is_let_through() {
 fn nobody_above_the_bot_is_touched() {
     on_worker(|| async {
         let world = World::new().await;
-        world.server.answers("GET /guilds/4194304/members/900", [Answer::status(404, json!({ "code": 10_007, "message": "Unknown Member" }))]);
+        world.server.answers(
+            "GET /guilds/4194304/members/900",
+            [Answer::status(404, json!({ "code": 10_007, "message": "Unknown Member" }))],
+        );
         for call in [
             "remove_guild_member({user_id = '800', reason = 'r'})",
             "remove_guild_member({user_id = '600', reason = 'r'})",
@@ -343,14 +449,20 @@ fn nobody_above_the_bot_is_touched() {
             ("remove_guild_member({user_id = '900', reason = 'r'})", "not_found: member"),
             ("antiraid_get_fused_member({'700', '900'})", "not_found: member"),
             ("antiraid_check_permissions({user_id = '900', needed_permissions = '0'})", "not_found: member"),
-            ("antiraid_check_permissions({user_id = '700', needed_permissions = '4'})", "missing_permission: the user 700"),
+            (
+                "antiraid_check_permissions({user_id = '700', needed_permissions = '4'})",
+                "missing_permission: the user 700",
+            ),
         ] {
             world.refused(call, class).await;
         }
         // Who is no member is below everybody.
         let ban = "create_guild_ban({user_id = '900', reason = 'r'})";
         assert_eq!(world.passes(ban).await, ["GET /guilds/4194304/members/900", "PUT /guilds/4194304/bans/900"]);
-        assert_eq!(world.passes("modify_guild_role_positions({data = {{id = '11', position = 4}}, reason = 'r'})").await.len(), 1);
+        assert_eq!(
+            world.passes("modify_guild_role_positions({data = {{id = '11', position = 4}}, reason = 'r'})").await.len(),
+            1
+        );
     });
 }
 

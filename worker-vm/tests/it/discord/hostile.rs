@@ -12,12 +12,17 @@ use crate::harness::on_worker;
 fn what_discord_refuses_is_said_in_its_words() {
     on_worker(|| async {
         let world = World::new().await;
-        world.server.answers("GET /guilds/4194304/preview", [
-            Answer::status(403, json!({ "code": 50_001, "message": "Missing Access" })),
-            Answer::status(500, json!({ "message": "" })),
-            Answer { body: b"<html>".to_vec(), ..Answer::status(502, json!({})) },
-        ]);
-        for expected in ["discord: 403 50001 Missing Access", "discord: 500 0 (no message)", "discord: 502 0 (no message)"] {
+        world.server.answers(
+            "GET /guilds/4194304/preview",
+            [
+                Answer::status(403, json!({ "code": 50_001, "message": "Missing Access" })),
+                Answer::status(500, json!({ "message": "" })),
+                Answer { body: b"<html>".to_vec(), ..Answer::status(502, json!({})) },
+            ],
+        );
+        for expected in
+            ["discord: 403 50001 Missing Access", "discord: 500 0 (no message)", "discord: 502 0 (no message)"]
+        {
             assert_eq!(world.error("get_guild_preview()").await, expected);
         }
     });
@@ -30,7 +35,10 @@ fn answers_are_bounded_and_must_be_json() {
         let big = Answer { body: format!("[{}0]", "0,".repeat(3 << 20)).into_bytes(), ..Answer::json(json!(null)) };
         world.server.answers("GET /guilds/4194304/channels", [big]);
         assert_eq!(world.error("get_guild_channels()").await, "too_large: answer (at most 4194304 bytes)");
-        let deep = Answer { body: format!("{}{}", "[".repeat(200), "]".repeat(200)).into_bytes(), ..Answer::json(json!(null)) };
+        let deep = Answer {
+            body: format!("{}{}", "[".repeat(200), "]".repeat(200)).into_bytes(),
+            ..Answer::json(json!(null))
+        };
         world.server.answers("GET /guilds/4194304/channels", [deep]);
         assert_eq!(world.error("get_guild_channels()").await, "unavailable: discord");
         let text = Answer { body: b"hello".to_vec(), ..Answer::json(json!(null)) };
@@ -83,7 +91,10 @@ fn a_refused_rate_is_waited_for_and_counted() {
     on_worker(|| async {
         let world = World::new().await;
         let wait = |seconds: f64| {
-            Answer::status(429, json!({ "message": "You are being rate limited.", "retry_after": seconds, "global": false }))
+            Answer::status(
+                429,
+                json!({ "message": "You are being rate limited.", "retry_after": seconds, "global": false }),
+            )
         };
         world.server.answers("GET /guilds/4194304/preview", [wait(0.05), Answer::json(json!({ "id": "1" }))]);
         assert_eq!(world.passes("get_guild_preview()").await.len(), 2);
@@ -109,12 +120,22 @@ fn a_global_limit_stops_everything_but_interactions() {
         let world = World::unknown(|config| config.request_timeout = Duration::from_secs(5)).await;
         world.knows(ALL_BUT_ADMINISTRATOR);
         let limit = json!({ "message": "You are being rate limited.", "retry_after": 600.0, "global": true });
-        world.server.answers("GET /guilds/4194304/preview", [Answer::status(429, limit).with("x-ratelimit-global", true)]);
+        world
+            .server
+            .answers("GET /guilds/4194304/preview", [Answer::status(429, limit).with("x-ratelimit-global", true)]);
         assert_eq!(world.error("get_guild_preview()").await, "discord: 429 0 You are being rate limited.");
         world.server.take();
         assert!(world.error("get_guild_roles()").await.starts_with("unavailable: discord (its rate limit"));
         assert_eq!(world.server.take(), []);
-        assert_eq!(world.passes("create_interaction_response({interaction_id = '1', interaction_token = 't', data = {type = 1}})").await.len(), 1);
+        assert_eq!(
+            world
+                .passes(
+                    "create_interaction_response({interaction_id = '1', interaction_token = 't', data = {type = 1}})"
+                )
+                .await
+                .len(),
+            1
+        );
     });
 }
 
@@ -170,9 +191,12 @@ fn a_tenant_cannot_have_the_bot_shut_out() {
 #[test]
 fn all_tenants_together_stop_before_discord_shuts_the_address_out() {
     on_worker(|| async {
-        let world = World::unknown(|config| (config.invalid_requests, config.invalid_requests_per_tenant) = (5, 100)).await;
+        let world =
+            World::unknown(|config| (config.invalid_requests, config.invalid_requests_per_tenant) = (5, 100)).await;
         world.knows(ALL_BUT_ADMINISTRATOR);
-        world.server.answers("GET /guilds/4194304/preview", [Answer::status(403, json!({ "code": 1, "message": "no" }))]);
+        world
+            .server
+            .answers("GET /guilds/4194304/preview", [Answer::status(403, json!({ "code": 1, "message": "no" }))]);
         let code = "for _ = 1, 10 do pcall(discord.get_guild_preview, discord) end return 'ok'";
         assert_eq!(world.run(code).await, Ok("ok".into()));
         assert_eq!(world.server.take().len(), 5);
@@ -184,7 +208,10 @@ fn all_tenants_together_stop_before_discord_shuts_the_address_out() {
 fn look_ups_of_what_does_not_exist_are_few() {
     on_worker(|| async {
         let world = World::new().await;
-        world.server.answers("GET /channels/31", [Answer::status(404, json!({ "code": 10_003, "message": "Unknown Channel" }))]);
+        world.server.answers(
+            "GET /channels/31",
+            [Answer::status(404, json!({ "code": 10_003, "message": "Unknown Channel" }))],
+        );
         for _ in 0..3 {
             world.refused("get_channel('31')", "wrong_guild: ").await;
         }

@@ -224,7 +224,10 @@ fn what_is_not_known_is_asked_of_discord_once() {
         };
         world.server.answers("GET /guilds/4194304", [Answer::json(without("channels"))]);
         world.server.answers("GET /guilds/4194304/channels", [Answer::json(guild["channels"].clone())]);
-        world.server.answers("GET /guilds/4194304/threads/active", [Answer::json(json!({ "threads": guild["threads"], "members": [] }))]);
+        world.server.answers(
+            "GET /guilds/4194304/threads/active",
+            [Answer::json(json!({ "threads": guild["threads"], "members": [] }))],
+        );
         world.server.answers("GET /guilds/4194304/members/500", [Answer::json(guild["members"][0].clone())]);
         world.server.answers("GET /guilds/4194304/members/700", [Answer::json(guild["members"][2].clone())]);
         let kick = "remove_guild_member({user_id = '700', reason = 'r'})";

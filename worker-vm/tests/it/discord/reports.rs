@@ -103,7 +103,9 @@ fn a_channel_of_another_guild_gets_nothing() {
     on_worker(|| async {
         let world = World::unknown(|config| config.operator_channel = Some(Snowflake::new(77))).await;
         world.knows(ALL_BUT_ADMINISTRATOR);
-        world.server.answers("GET /channels/99", [Answer::json(json!({ "id": "99", "guild_id": "8388608", "type": 0 }))]);
+        world
+            .server
+            .answers("GET /channels/99", [Answer::json(json!({ "id": "99", "guild_id": "8388608", "type": 0 }))]);
         install(&world, LATE, Some(99)).await;
         world.h.message(TENANT).await.unwrap();
         let mut seen = Vec::new();
@@ -123,7 +125,9 @@ fn a_channel_of_another_guild_gets_nothing() {
 fn an_error_channel_must_be_one() {
     on_worker(|| async {
         let world = World::new().await;
-        world.server.answers("GET /channels/99", [Answer::json(json!({ "id": "99", "guild_id": "8388608", "type": 0 }))]);
+        world
+            .server
+            .answers("GET /channels/99", [Answer::json(json!({ "id": "99", "guild_id": "8388608", "type": 0 }))]);
         let code = |channel: &str, verb: &str| {
             format!(
                 "local ok, err = pcall(ctx.DataStores.TemplateStore.{verb}, {{name = 'new', language = 'luau', content = {{['init.luau'] = ''}},

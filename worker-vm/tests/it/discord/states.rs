@@ -12,9 +12,7 @@ fn events_change_what_is_known() {
         let world = World::new().await;
         let message = |channel: u64| format!("create_message({{channel_id = '{channel}', data = {{content = 'x'}}}})");
         // A channel is closed to everybody, then to nobody.
-        let channel = |overwrites: serde_json::Value| {
-            json!({ "id": "20", "guild_id": "4194304", "type": 0, "name": "c", "permission_overwrites": overwrites })
-        };
+        let channel = |overwrites: serde_json::Value| json!({ "id": "20", "guild_id": "4194304", "type": 0, "name": "c", "permission_overwrites": overwrites });
         let deny = json!([{ "id": "4194304", "type": 0, "allow": "0", "deny": "2048" }]);
         world.apply("CHANNEL_UPDATE", &channel(deny));
         world.refused(&message(20), "missing_permission: ").await;
@@ -23,14 +21,26 @@ fn events_change_what_is_known() {
         // Channels and threads come and go.
         world.apply("CHANNEL_CREATE", &json!({ "id": "30", "guild_id": "4194304", "type": 0, "name": "n" }));
         world.apply("THREAD_CREATE", &json!({ "id": "31", "guild_id": "4194304", "type": 11, "parent_id": "30" }));
-        assert_eq!(world.passes(&message(31)).await.len(), 1);
+        assert_eq!(world.passes(&message(31)).await, ["POST /channels/31/messages"]);
+        let thread = |archived: bool| {
+            json!({ "id": "31", "guild_id": "4194304", "type": 11, "parent_id": "30",
+            "thread_metadata": { "archived": archived } })
+        };
+        world.apply("THREAD_UPDATE", &thread(true));
+        world.server.answers(
+            "GET /channels/31",
+            [Answer::json(thread(true)), Answer::status(404, json!({ "code": 10_003, "message": "" }))],
+        );
+        assert_eq!(world.passes(&message(31)).await, ["GET /channels/31", "POST /channels/31/messages"]);
         world.server.otherwise(Answer::status(404, json!({ "code": 10_003, "message": "Unknown Channel" })));
         world.apply("CHANNEL_DELETE", &json!({ "id": "30", "guild_id": "4194304", "type": 0 }));
         world.refused(&message(31), "wrong_guild: ").await;
         world.refused(&message(30), "wrong_guild: ").await;
         // Roles of the bot, and of others.
-        let role = |id: &str, position: i32| json!({ "guild_id": "4194304",
-            "role": { "id": id, "position": position, "permissions": ALL_BUT_ADMINISTRATOR.to_string() } });
+        let role = |id: &str, position: i32| {
+            json!({ "guild_id": "4194304",
+            "role": { "id": id, "position": position, "permissions": ALL_BUT_ADMINISTRATOR.to_string() } })
+        };
         world.server.otherwise(Answer::json(json!({})));
         let kick = "remove_guild_member({user_id = '700', reason = 'r'})";
         world.apply("GUILD_ROLE_UPDATE", &role("11", 8));
@@ -74,7 +84,10 @@ fn members_are_seen_in_messages_and_interactions() {
         let code = r#"return discord:antiraid_check_permissions({user_id = "901", needed_permissions = "0"}).data.permissions"#;
         assert_eq!(world.run(code).await, Ok((1_024 | 65_536).to_string().into()), "who is timed out can only look");
         // A webhook has no member, and what is no object changes nothing.
-        world.apply("MESSAGE_CREATE", &json!({ "guild_id": "4194304", "webhook_id": "5", "author": { "id": "902" }, "member": {} }));
+        world.apply(
+            "MESSAGE_CREATE",
+            &json!({ "guild_id": "4194304", "webhook_id": "5", "author": { "id": "902" }, "member": {} }),
+        );
         world.discord.guild_states().apply("MESSAGE_CREATE", b"[1");
         world.discord.guild_states().apply("GUILD_CREATE", b"{}");
         world.discord.guild_states().apply("NO_SUCH_EVENT", b"");
@@ -93,7 +106,8 @@ fn figures_are_of_what_the_gateway_told() {
         world.apply("GUILD_CREATE", &other);
         world.apply("GUILD_MEMBER_ADD", &json!({ "guild_id": "4194304", "user": { "id": "9" }, "roles": [] }));
         assert_eq!((world.figures().guilds, world.figures().users), (2, 1_005));
-        let code = "local s = ctx.DataStores.StatsStore.stats() return {s.total_guilds, s.total_cached_guilds, s.total_users}";
+        let code =
+            "local s = ctx.DataStores.StatsStore.stats() return {s.total_guilds, s.total_cached_guilds, s.total_users}";
         assert_eq!(world.run(code).await, Ok(Value::List(vec![2.into(), 2.into(), 1_005.into()])));
         world.apply("GUILD_MEMBER_REMOVE", &json!({ "guild_id": "4194304", "user": { "id": "9" } }));
         // An outage is no goodbye.
