@@ -50,6 +50,13 @@ try {
   await page.locator("#use b").first().waitFor();
   saw("the answer to a message, and what the template uses");
 
+  // A command of the built-in template.
+  await composer.fill("/pin");
+  await page.locator("#command-list li", { hasText: "/ping" }).waitFor();
+  await page.keyboard.press("Enter");
+  await message("antiraid", "Pong!").waitFor();
+  saw("the answer of the built-in template");
+
   // A slash command with a completed option, by the keyboard alone.
   await say("!setup");
   await message("antiraid", "the command is there").waitFor();
@@ -65,7 +72,7 @@ try {
   await option.fill("greetings");
   await page.keyboard.press("Enter");
   await message("antiraid", "echo: good day").waitFor();
-  check((await page.locator(".message.ephemeral").count()) === 1, "an answer that one user alone sees");
+  check((await page.locator(".message.ephemeral").count()) === 2, "an answer that one user alone sees");
 
   // A button, a menu, and a modal.
   await say("!buttons");
