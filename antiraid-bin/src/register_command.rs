@@ -87,8 +87,8 @@ for _, command in require("@self/commands").all do
 end
 return definitions
 "#;
-/// The event that it is asked by.
-const ASKED_BY: EventName = EventName::GET_SETTINGS;
+/// The event that it is asked by, which nobody else knows.
+const ASKED_BY: &str = "Commands";
 
 /// The commands that the built-in template declares. Its code says so: they are declared there and nowhere else.
 pub async fn declared(config: &Config) -> Result<Vec<Command>, CommandError> {
@@ -99,7 +99,7 @@ pub async fn declared(config: &Config) -> Result<Vec<Command>, CommandError> {
     let asked = NewTemplate {
         name: "commands".parse().expect("because this is a template's name"),
         files,
-        events: vec![ASKED_BY.as_str().into()],
+        events: vec![ASKED_BY.into()],
         allowed_caps: template.allowed_caps.clone(),
         error_channel: None,
         compat: template.compat,
@@ -112,7 +112,7 @@ pub async fn declared(config: &Config) -> Result<Vec<Command>, CommandError> {
     db.template_create(tenant, asked).await?;
     let workers = engine::start(&config, &db, builtins, Services::default(), NonZeroUsize::MIN, None).await;
     let workers = workers.map_err(CommandError::Workers)?;
-    let event = Event::antiraid(ASKED_BY, Bytes::from_static(b"{}"));
+    let event = Event::antiraid(EventName::new(ASKED_BY), Bytes::from_static(b"{}"));
     let result = workers.dispatch(tenant, event).await.map_err(CommandError::Workers)?;
     let _ = workers.kill().await;
     db.close().await;

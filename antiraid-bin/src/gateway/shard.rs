@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use twilight_gateway::error::ReceiveMessageErrorType;
 use twilight_gateway::{CloseFrame, ConfigBuilder, Message, Session, Shard, ShardId};
@@ -43,6 +43,8 @@ pub(crate) struct Board {
     /// Of the last event that was handed on.
     sequence: AtomicU64,
     session: Mutex<Option<ResumeAt>>,
+    /// Told when the session is another one: that is saved at once.
+    is_another: Arc<Notify>,
     stats: Mutex<ShardStats>,
 }
 
@@ -53,11 +55,11 @@ struct ResumeAt {
 }
 
 impl Board {
-    pub(crate) fn new(shard: u32, shards: u32, saved: Option<GatewaySessionRow>) -> Self {
+    pub(crate) fn new(shard: u32, shards: u32, saved: Option<GatewaySessionRow>, is_another: Arc<Notify>) -> Self {
         let sequence = AtomicU64::new(saved.as_ref().map_or(0, |saved| saved.sequence));
         let session = saved.map(|saved| ResumeAt { session_id: saved.session_id, resume_url: saved.resume_url });
         let stats = ShardStats { shard, shards, ..ShardStats::default() };
-        Self { shard, sequence, session: Mutex::new(session), stats: Mutex::new(stats) }
+        Self { shard, sequence, session: Mutex::new(session), is_another, stats: Mutex::new(stats) }
     }
 
     pub(crate) fn shard(&self) -> u32 {
@@ -124,7 +126,7 @@ impl FrameIntake {
     /// For a measurement: an intake without a connection.
     #[doc(hidden)]
     pub fn detached(bot: Snowflake, sink: Sink) -> Self {
-        Self::new(bot, Arc::new(Board::new(0, 1, None)), None, sink)
+        Self::new(bot, Arc::new(Board::new(0, 1, None, Arc::default())), None, sink)
     }
 
     /// Takes a frame in.
@@ -376,7 +378,15 @@ impl ShardTask {
             session_id: session.id().to_owned(),
             resume_url: shard.resume_url().unwrap_or(&self.plan.url).to_owned(),
         });
-        *lock(&self.board.session) = session;
+        let is_another = {
+            let mut kept = lock(&self.board.session);
+            let is_another = *kept != session;
+            *kept = session;
+            is_another
+        };
+        if is_another {
+            self.board.is_another.notify_one();
+        }
     }
 
     /// Takes the state down, and tells if the connection is stuck in it.

@@ -70,7 +70,7 @@ impl Default for Behaviour {
 pub(crate) struct Discord {
     state: Arc<Shared>,
     address: SocketAddr,
-    _runtime: tokio::runtime::Runtime,
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 struct Shared {
@@ -121,7 +121,8 @@ impl Shared {
 impl Discord {
     pub(crate) fn start(behaviour: Behaviour) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Shared { address, inner: Mutex::new(Inner { behaviour, ..Inner::default() }) });
         let router = Router::new()
@@ -132,8 +133,11 @@ impl Discord {
             .route("/api/v10/applications/{id}/commands", get(commands).put(put_commands))
             .route("/api/v10/applications/{id}/guilds/{guild}/commands", get(guild_commands).put(put_guild_commands))
             .with_state(Arc::clone(&state));
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        Self { state, address, _runtime: runtime }
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            axum::serve(listener, router).await
+        });
+        Self { state, address, runtime: Some(runtime) }
     }
 
     pub(crate) fn api_url(&self) -> String {
@@ -265,6 +269,15 @@ impl Discord {
 
     pub(crate) fn set_commands(&self, commands: Vec<Value>) {
         self.state.lock().commands.insert(place(None), commands);
+    }
+}
+
+impl Drop for Discord {
+    fn drop(&mut self) {
+        // A test may end on a runtime of its own, where nothing may be waited for.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
