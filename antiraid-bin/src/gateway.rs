@@ -86,6 +86,7 @@ impl Gateway {
                 gate: gate.clone(),
                 board: Arc::clone(&board),
                 intake,
+                was_connected: false,
                 stop: told.clone(),
             };
             running.spawn(task.run());

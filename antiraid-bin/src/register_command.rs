@@ -39,11 +39,11 @@ pub async fn run(args: &RegisterArgs, config: &Config, output: &mut Output) -> R
     let there: Vec<Command> = read("GET commands", there)?;
     let changes = changes(&there, &wanted);
     for change in &changes {
-        output.line(&change.to_string())?;
+        output.line(change)?;
     }
     let place = args.guild.map_or_else(|| "everywhere".into(), |guild| format!("in guild {guild}"));
     if changes.is_empty() {
-        output.line(&format!(
+        output.line(format_args!(
             "nothing to change: Discord has the {} commands of the built-in template {place}",
             wanted.len()
         ))?;
@@ -59,7 +59,7 @@ pub async fn run(args: &RegisterArgs, config: &Config, output: &mut Output) -> R
     }
     // In one call, so that nobody sees some of the changes.
     rest.put(&path, &json!(wanted)).await?;
-    output.line(&format!("registered {} commands {place}", wanted.len()))?;
+    output.line(format_args!("registered {} commands {place}", wanted.len()))?;
     Ok(Outcome::Good)
 }
 

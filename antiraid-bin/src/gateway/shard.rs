@@ -1,7 +1,9 @@
 //! One connection to Discord's gateway, kept up for ever: frames in, events out to the workers.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -92,6 +94,8 @@ pub(crate) struct ShardTask {
     pub(crate) gate: IdentifyGate,
     pub(crate) board: Arc<Board>,
     pub(crate) intake: FrameIntake,
+    /// It has had a connection before.
+    pub(crate) was_connected: bool,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -303,6 +307,8 @@ impl ShardTask {
                 Next::Message(Some(Ok(Message::Text(text)))) => {
                     seen.heard = Instant::now();
                     let said = self.intake.take_in(text).await;
+                    // First, as a greeting is the first word of a connection that may be new.
+                    self.look(shard, &mut seen);
                     self.note(shard, said, &mut seen);
                     if matches!(said, Said::Ready | Said::Resumed) {
                         failures = 0;
@@ -348,10 +354,15 @@ impl ShardTask {
     }
 
     /// Takes down what a frame said of the connection.
-    fn note(&self, shard: &Shard<IdentifyGate>, said: Said, seen: &mut Watch) {
+    fn note(&mut self, shard: &Shard<IdentifyGate>, said: Said, seen: &mut Watch) {
         match said {
             Said::Nothing => return,
-            Said::Hello => seen.is_greeted = true,
+            Said::Hello => {
+                seen.is_greeted = true;
+                if std::mem::replace(&mut self.was_connected, true) {
+                    self.board.count(|stats| stats.reconnects += 1);
+                }
+            }
             Said::Ready => {
                 self.board.count(|stats| stats.identifies += 1);
                 tracing::info!(shard = self.board.shard, "the shard has begun a session");
@@ -394,12 +405,8 @@ impl ShardTask {
         use twilight_gateway::ShardState as State;
         let state = shard.state();
         if state != seen.state {
-            let was_connected = !matches!(seen.state, State::Disconnected { .. });
-            if was_connected && matches!(state, State::Disconnected { .. }) {
-                self.board.count(|stats| stats.reconnects += 1);
-            }
-            let is_connected = !matches!(state, State::Disconnected { .. });
-            if !was_connected || !is_connected {
+            // In these, a connection begins. Twilight may go from one connection to the next within a single poll.
+            if matches!(state, State::Disconnected { .. } | State::Identifying) {
                 seen.is_greeted = false;
             }
             (seen.state, seen.since) = (state, Instant::now());
@@ -440,8 +447,22 @@ impl ShardTask {
         shard.close(CloseFrame::RESUME);
         let intake = &mut self.intake;
         let rest = async {
-            while let Some(Ok(Message::Text(text))) = shard.next().await {
-                intake.take_in(text).await;
+            let mut is_closing = false;
+            loop {
+                let next = poll_fn(|cx| {
+                    let next = shard.poll_next_unpin(cx);
+                    let is_disconnected = matches!(shard.state(), twilight_gateway::ShardState::Disconnected { .. });
+                    // The other side ended the connection without a word, and twilight has made a new one.
+                    if is_closing && !is_disconnected {
+                        return Poll::Ready(None);
+                    }
+                    is_closing |= is_disconnected;
+                    next
+                });
+                match next.await {
+                    Some(Ok(Message::Text(text))) => intake.take_in(text).await,
+                    _ => return,
+                };
             }
         };
         const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -294,7 +294,7 @@ impl Session {
 }
 
 async fn rest(State(state): State<Arc<Shared>>, headers: HeaderMap, what: &'static str) -> Response {
-    if let Err(refused) = admitted(&state, &headers) {
+    if let Some(refused) = refused(&state, &headers) {
         return refused;
     }
     let inner = state.lock();
@@ -310,14 +310,15 @@ async fn rest(State(state): State<Arc<Shared>>, headers: HeaderMap, what: &'stat
     Json(body).into_response()
 }
 
-fn admitted(state: &Shared, headers: &HeaderMap) -> Result<(), Response> {
+/// The refusal, if it is refused.
+fn refused(state: &Shared, headers: &HeaderMap) -> Option<Response> {
     if let Some(status) = state.lock().behaviour.rest_status {
-        return Err((StatusCode::from_u16(status).unwrap(), "{}").into_response());
+        return Some((StatusCode::from_u16(status).unwrap(), "{}").into_response());
     }
     if headers.get("authorization").is_none_or(|shown| shown != &format!("Bot {TOKEN}")) {
-        return Err((StatusCode::UNAUTHORIZED, r#"{"message": "401: Unauthorized", "code": 0}"#).into_response());
+        return Some((StatusCode::UNAUTHORIZED, r#"{"message": "401: Unauthorized", "code": 0}"#).into_response());
     }
-    Ok(())
+    None
 }
 
 async fn commands(state: State<Arc<Shared>>, headers: HeaderMap) -> Response {
@@ -329,8 +330,7 @@ async fn guild_commands(state: State<Arc<Shared>>, headers: HeaderMap, Path((_, 
 }
 
 fn commands_at(state: &Shared, headers: &HeaderMap, guild: Option<u64>) -> Response {
-    admitted(state, headers)
-        .err()
+    refused(state, headers)
         .unwrap_or_else(|| Json(state.lock().commands.get(&place(guild)).cloned().unwrap_or_default()).into_response())
 }
 
@@ -349,7 +349,7 @@ async fn put_guild_commands(
 
 /// As Discord does, with what it adds to commands.
 fn put_commands_at(state: &Shared, headers: &HeaderMap, guild: Option<u64>, body: Vec<Value>) -> Response {
-    if let Err(refused) = admitted(state, headers) {
+    if let Some(refused) = refused(state, headers) {
         return refused;
     }
     let mut commands = body;
@@ -427,6 +427,8 @@ async fn serve(state: &Shared, id: u64, mut socket: WebSocket, mut inbox: Unboun
             Some(Ok(Message::Text(said))) => serde_json::from_str(&said).unwrap(),
             Some(Ok(Message::Close(frame))) => {
                 state.lock().close_codes.push(frame.map(|frame| frame.code));
+                // The answer leaves when the next message is waited for.
+                while let Some(Ok(_)) = socket.recv().await {}
                 return;
             }
             Some(Ok(_)) => continue,
