@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use worker_core::{Call, ShardStats, WorkerId, WorkerLike, WorkerStats};
 use worker_db::{DbError, GatewaySessionRow, WorkerDb};
@@ -74,10 +74,11 @@ impl Gateway {
         let mut running = JoinSet::new();
         let mut boards = Vec::new();
         let mut known = HashMap::new();
+        let is_another = Arc::new(Notify::new());
         for shard in shards {
             let session = saved.remove(&shard);
             known.extend(session.clone().map(|session| (shard, session)));
-            let board = Arc::new(Board::new(shard, plan.shards.get(), session));
+            let board = Arc::new(Board::new(shard, plan.shards.get(), session, Arc::clone(&is_another)));
             let intake = FrameIntake::new(plan.bot, Arc::clone(&board), observer.clone(), Arc::clone(&sink));
             let task = ShardTask {
                 plan: Arc::clone(&plan),
@@ -85,12 +86,13 @@ impl Gateway {
                 gate: gate.clone(),
                 board: Arc::clone(&board),
                 intake,
+                was_connected: false,
                 stop: told.clone(),
             };
             running.spawn(task.run());
             boards.push(board);
         }
-        let book = SessionBook { plan, db, boards: boards.clone(), saved: known };
+        let book = SessionBook { plan, db, boards: boards.clone(), saved: known, is_another };
         let task = tokio::spawn(attend(running, book, tell_end, tell_stopped)).abort_handle();
         Ok(Self(Arc::new(Inner { boards, stop, stopped, end, task })))
     }
@@ -166,6 +168,8 @@ struct SessionBook {
     db: WorkerDb,
     boards: Vec<Arc<Board>>,
     saved: HashMap<u32, GatewaySessionRow>,
+    /// Told when a shard has another session.
+    is_another: Arc<Notify>,
 }
 
 impl SessionBook {
@@ -208,6 +212,7 @@ async fn attend(
 ) {
     let mut save = tokio::time::interval(book.plan.timings.save_interval);
     save.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let is_another = Arc::clone(&book.is_another);
     loop {
         tokio::select! {
             ended = running.join_next() => match ended {
@@ -217,6 +222,7 @@ async fn attend(
                 Some(Err(error)) => drop(end.send(Some(GatewayEnd::broken(error)))),
             },
             _ = save.tick() => book.save().await,
+            () = is_another.notified() => book.save().await,
         }
     }
     book.save().await;

@@ -39,11 +39,11 @@ pub async fn run(args: &RegisterArgs, config: &Config, output: &mut Output) -> R
     let there: Vec<Command> = read("GET commands", there)?;
     let changes = changes(&there, &wanted);
     for change in &changes {
-        output.line(&change.to_string())?;
+        output.line(change)?;
     }
     let place = args.guild.map_or_else(|| "everywhere".into(), |guild| format!("in guild {guild}"));
     if changes.is_empty() {
-        output.line(&format!(
+        output.line(format_args!(
             "nothing to change: Discord has the {} commands of the built-in template {place}",
             wanted.len()
         ))?;
@@ -59,7 +59,7 @@ pub async fn run(args: &RegisterArgs, config: &Config, output: &mut Output) -> R
     }
     // In one call, so that nobody sees some of the changes.
     rest.put(&path, &json!(wanted)).await?;
-    output.line(&format!("registered {} commands {place}", wanted.len()))?;
+    output.line(format_args!("registered {} commands {place}", wanted.len()))?;
     Ok(Outcome::Good)
 }
 
@@ -87,8 +87,8 @@ for _, command in require("@self/commands").all do
 end
 return definitions
 "#;
-/// The event that it is asked by.
-const ASKED_BY: EventName = EventName::GET_SETTINGS;
+/// The event that it is asked by, which nobody else knows.
+const ASKED_BY: &str = "Commands";
 
 /// The commands that the built-in template declares. Its code says so: they are declared there and nowhere else.
 pub async fn declared(config: &Config) -> Result<Vec<Command>, CommandError> {
@@ -99,7 +99,7 @@ pub async fn declared(config: &Config) -> Result<Vec<Command>, CommandError> {
     let asked = NewTemplate {
         name: "commands".parse().expect("because this is a template's name"),
         files,
-        events: vec![ASKED_BY.as_str().into()],
+        events: vec![ASKED_BY.into()],
         allowed_caps: template.allowed_caps.clone(),
         error_channel: None,
         compat: template.compat,
@@ -112,7 +112,7 @@ pub async fn declared(config: &Config) -> Result<Vec<Command>, CommandError> {
     db.template_create(tenant, asked).await?;
     let workers = engine::start(&config, &db, builtins, Services::default(), NonZeroUsize::MIN, None).await;
     let workers = workers.map_err(CommandError::Workers)?;
-    let event = Event::antiraid(ASKED_BY, Bytes::from_static(b"{}"));
+    let event = Event::antiraid(EventName::new(ASKED_BY), Bytes::from_static(b"{}"));
     let result = workers.dispatch(tenant, event).await.map_err(CommandError::Workers)?;
     let _ = workers.kill().await;
     db.close().await;

@@ -1,12 +1,14 @@
 //! One connection to Discord's gateway, kept up for ever: frames in, events out to the workers.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use twilight_gateway::error::ReceiveMessageErrorType;
 use twilight_gateway::{CloseFrame, ConfigBuilder, Message, Session, Shard, ShardId};
@@ -43,6 +45,8 @@ pub(crate) struct Board {
     /// Of the last event that was handed on.
     sequence: AtomicU64,
     session: Mutex<Option<ResumeAt>>,
+    /// Told when the session is another one: that is saved at once.
+    is_another: Arc<Notify>,
     stats: Mutex<ShardStats>,
 }
 
@@ -53,11 +57,11 @@ struct ResumeAt {
 }
 
 impl Board {
-    pub(crate) fn new(shard: u32, shards: u32, saved: Option<GatewaySessionRow>) -> Self {
+    pub(crate) fn new(shard: u32, shards: u32, saved: Option<GatewaySessionRow>, is_another: Arc<Notify>) -> Self {
         let sequence = AtomicU64::new(saved.as_ref().map_or(0, |saved| saved.sequence));
         let session = saved.map(|saved| ResumeAt { session_id: saved.session_id, resume_url: saved.resume_url });
         let stats = ShardStats { shard, shards, ..ShardStats::default() };
-        Self { shard, sequence, session: Mutex::new(session), stats: Mutex::new(stats) }
+        Self { shard, sequence, session: Mutex::new(session), is_another, stats: Mutex::new(stats) }
     }
 
     pub(crate) fn shard(&self) -> u32 {
@@ -90,6 +94,8 @@ pub(crate) struct ShardTask {
     pub(crate) gate: IdentifyGate,
     pub(crate) board: Arc<Board>,
     pub(crate) intake: FrameIntake,
+    /// It has had a connection before.
+    pub(crate) was_connected: bool,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -124,7 +130,7 @@ impl FrameIntake {
     /// For a measurement: an intake without a connection.
     #[doc(hidden)]
     pub fn detached(bot: Snowflake, sink: Sink) -> Self {
-        Self::new(bot, Arc::new(Board::new(0, 1, None)), None, sink)
+        Self::new(bot, Arc::new(Board::new(0, 1, None, Arc::default())), None, sink)
     }
 
     /// Takes a frame in.
@@ -301,6 +307,8 @@ impl ShardTask {
                 Next::Message(Some(Ok(Message::Text(text)))) => {
                     seen.heard = Instant::now();
                     let said = self.intake.take_in(text).await;
+                    // First, as a greeting is the first word of a connection that may be new.
+                    self.look(shard, &mut seen);
                     self.note(shard, said, &mut seen);
                     if matches!(said, Said::Ready | Said::Resumed) {
                         failures = 0;
@@ -346,10 +354,15 @@ impl ShardTask {
     }
 
     /// Takes down what a frame said of the connection.
-    fn note(&self, shard: &Shard<IdentifyGate>, said: Said, seen: &mut Watch) {
+    fn note(&mut self, shard: &Shard<IdentifyGate>, said: Said, seen: &mut Watch) {
         match said {
             Said::Nothing => return,
-            Said::Hello => seen.is_greeted = true,
+            Said::Hello => {
+                seen.is_greeted = true;
+                if std::mem::replace(&mut self.was_connected, true) {
+                    self.board.count(|stats| stats.reconnects += 1);
+                }
+            }
             Said::Ready => {
                 self.board.count(|stats| stats.identifies += 1);
                 tracing::info!(shard = self.board.shard, "the shard has begun a session");
@@ -376,7 +389,15 @@ impl ShardTask {
             session_id: session.id().to_owned(),
             resume_url: shard.resume_url().unwrap_or(&self.plan.url).to_owned(),
         });
-        *lock(&self.board.session) = session;
+        let is_another = {
+            let mut kept = lock(&self.board.session);
+            let is_another = *kept != session;
+            *kept = session;
+            is_another
+        };
+        if is_another {
+            self.board.is_another.notify_one();
+        }
     }
 
     /// Takes the state down, and tells if the connection is stuck in it.
@@ -384,12 +405,8 @@ impl ShardTask {
         use twilight_gateway::ShardState as State;
         let state = shard.state();
         if state != seen.state {
-            let was_connected = !matches!(seen.state, State::Disconnected { .. });
-            if was_connected && matches!(state, State::Disconnected { .. }) {
-                self.board.count(|stats| stats.reconnects += 1);
-            }
-            let is_connected = !matches!(state, State::Disconnected { .. });
-            if !was_connected || !is_connected {
+            // In these, a connection begins. Twilight may go from one connection to the next within a single poll.
+            if matches!(state, State::Disconnected { .. } | State::Identifying) {
                 seen.is_greeted = false;
             }
             (seen.state, seen.since) = (state, Instant::now());
@@ -430,8 +447,22 @@ impl ShardTask {
         shard.close(CloseFrame::RESUME);
         let intake = &mut self.intake;
         let rest = async {
-            while let Some(Ok(Message::Text(text))) = shard.next().await {
-                intake.take_in(text).await;
+            let mut is_closing = false;
+            loop {
+                let next = poll_fn(|cx| {
+                    let next = shard.poll_next_unpin(cx);
+                    let is_disconnected = matches!(shard.state(), twilight_gateway::ShardState::Disconnected { .. });
+                    // The other side ended the connection without a word, and twilight has made a new one.
+                    if is_closing && !is_disconnected {
+                        return Poll::Ready(None);
+                    }
+                    is_closing |= is_disconnected;
+                    next
+                });
+                match next.await {
+                    Some(Ok(Message::Text(text))) => intake.take_in(text).await,
+                    _ => return,
+                };
             }
         };
         const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

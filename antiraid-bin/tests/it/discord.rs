@@ -70,7 +70,7 @@ impl Default for Behaviour {
 pub(crate) struct Discord {
     state: Arc<Shared>,
     address: SocketAddr,
-    _runtime: tokio::runtime::Runtime,
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 struct Shared {
@@ -121,7 +121,8 @@ impl Shared {
 impl Discord {
     pub(crate) fn start(behaviour: Behaviour) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Shared { address, inner: Mutex::new(Inner { behaviour, ..Inner::default() }) });
         let router = Router::new()
@@ -132,8 +133,11 @@ impl Discord {
             .route("/api/v10/applications/{id}/commands", get(commands).put(put_commands))
             .route("/api/v10/applications/{id}/guilds/{guild}/commands", get(guild_commands).put(put_guild_commands))
             .with_state(Arc::clone(&state));
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        Self { state, address, _runtime: runtime }
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            axum::serve(listener, router).await
+        });
+        Self { state, address, runtime: Some(runtime) }
     }
 
     pub(crate) fn api_url(&self) -> String {
@@ -268,6 +272,15 @@ impl Discord {
     }
 }
 
+impl Drop for Discord {
+    fn drop(&mut self) {
+        // A test may end on a runtime of its own, where nothing may be waited for.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 fn place(guild: Option<u64>) -> String {
     guild.map_or_else(|| "global".into(), |guild| guild.to_string())
 }
@@ -281,7 +294,7 @@ impl Session {
 }
 
 async fn rest(State(state): State<Arc<Shared>>, headers: HeaderMap, what: &'static str) -> Response {
-    if let Err(refused) = admitted(&state, &headers) {
+    if let Some(refused) = refused(&state, &headers) {
         return refused;
     }
     let inner = state.lock();
@@ -297,14 +310,15 @@ async fn rest(State(state): State<Arc<Shared>>, headers: HeaderMap, what: &'stat
     Json(body).into_response()
 }
 
-fn admitted(state: &Shared, headers: &HeaderMap) -> Result<(), Response> {
+/// The refusal, if it is refused.
+fn refused(state: &Shared, headers: &HeaderMap) -> Option<Response> {
     if let Some(status) = state.lock().behaviour.rest_status {
-        return Err((StatusCode::from_u16(status).unwrap(), "{}").into_response());
+        return Some((StatusCode::from_u16(status).unwrap(), "{}").into_response());
     }
     if headers.get("authorization").is_none_or(|shown| shown != &format!("Bot {TOKEN}")) {
-        return Err((StatusCode::UNAUTHORIZED, r#"{"message": "401: Unauthorized", "code": 0}"#).into_response());
+        return Some((StatusCode::UNAUTHORIZED, r#"{"message": "401: Unauthorized", "code": 0}"#).into_response());
     }
-    Ok(())
+    None
 }
 
 async fn commands(state: State<Arc<Shared>>, headers: HeaderMap) -> Response {
@@ -316,8 +330,7 @@ async fn guild_commands(state: State<Arc<Shared>>, headers: HeaderMap, Path((_, 
 }
 
 fn commands_at(state: &Shared, headers: &HeaderMap, guild: Option<u64>) -> Response {
-    admitted(state, headers)
-        .err()
+    refused(state, headers)
         .unwrap_or_else(|| Json(state.lock().commands.get(&place(guild)).cloned().unwrap_or_default()).into_response())
 }
 
@@ -336,7 +349,7 @@ async fn put_guild_commands(
 
 /// As Discord does, with what it adds to commands.
 fn put_commands_at(state: &Shared, headers: &HeaderMap, guild: Option<u64>, body: Vec<Value>) -> Response {
-    if let Err(refused) = admitted(state, headers) {
+    if let Some(refused) = refused(state, headers) {
         return refused;
     }
     let mut commands = body;
@@ -414,6 +427,8 @@ async fn serve(state: &Shared, id: u64, mut socket: WebSocket, mut inbox: Unboun
             Some(Ok(Message::Text(said))) => serde_json::from_str(&said).unwrap(),
             Some(Ok(Message::Close(frame))) => {
                 state.lock().close_codes.push(frame.map(|frame| frame.code));
+                // The answer leaves when the next message is waited for.
+                while let Some(Ok(_)) = socket.recv().await {}
                 return;
             }
             Some(Ok(_)) => continue,

@@ -144,6 +144,17 @@ fn saved_sequences(antiraid: &Antiraid, shards: usize) -> Vec<u64> {
     })
 }
 
+/// Waits until the database knows of all that came.
+#[track_caller]
+fn until_saved(antiraid: &Antiraid, bot: &Bot, shards: usize) {
+    until("the sessions in the database", || {
+        let stats = bot.stats();
+        let seen = stats["total"]["shards"].as_array().unwrap().iter().map(|shard| shard["sequence"].as_u64().unwrap());
+        let (seen, saved): (Vec<_>, _) = (seen.collect(), saved_sequences(antiraid, shards));
+        (saved == seen).then_some(())
+    });
+}
+
 /// Sends each guild a message with this text.
 fn say(discord: &Discord, text: &str) {
     for guild in GUILDS {
@@ -225,14 +236,7 @@ fn serves_and_goes_on(antiraid: &Antiraid, discord: &Discord, topology: &str, sh
     assert_eq!(discord.identified().len(), shards, "the second start resumed");
 
     // What was saved may be behind what was seen, so it is waited for; then nothing comes twice either.
-    let sequence = |shards: &mut dyn Iterator<Item = u64>| shards.sum::<u64>();
-    until("the sessions in the database", || {
-        let stats = bot.stats();
-        let mut seen =
-            stats["total"]["shards"].as_array().unwrap().iter().map(|shard| shard["sequence"].as_u64().unwrap());
-        let mut saved = saved_sequences(antiraid, shards).into_iter();
-        (sequence(&mut saved) == sequence(&mut seen)).then_some(())
-    });
+    until_saved(antiraid, &bot, shards);
     bot.end(Signal::KILL);
     discord.until_connected(0);
     say(discord, "fourth");
@@ -251,6 +255,7 @@ fn a_worker_process_that_dies_resumes_its_shards() {
     discord.until_connected(4);
     say(&discord, "first");
     until_counted(&antiraid, "first");
+    until_saved(&antiraid, &bot, 4);
     let pid = bot.stats()["workers"][0]["pid"].as_u64().unwrap() as i32;
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     discord.until_connected(2);

@@ -144,7 +144,10 @@ impl<'a> Checker<'a> {
                 })?;
                 missing(given, held, "the bot, which gives it away,")
             }
-            Check::MemberBelow => self.is_below_bot(ids.user, &*self.member(ids.user).await?),
+            Check::MemberBelow => {
+                let member = self.member(ids.user).await?;
+                self.is_below_bot(ids.user, &member)
+            }
             Check::MemberBelowIfAny => match lookups.member(self.place, ids.user).await? {
                 Some(member) => self.is_below_bot(ids.user, &member),
                 None => Ok(()),
