@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use worker_builtins::Builtins;
-use worker_core::{BaseName, Routing, TenantId, WorkerFilter, WorkerId, WorkerLike};
+use worker_core::{EventName, Routing, TenantId, WorkerFilter, WorkerId, WorkerLike};
 use worker_db::WorkerDb;
 use worker_pool::{Poolable, WorkerPool, WorkerPoolConfig, WorkerThread};
 use worker_vm::{BotRest, BotRestError, DiscordToken, Services};
@@ -66,7 +66,7 @@ pub async fn run(args: DevArgs, config: &Config, database: &DatabaseUrl) -> Resu
         api_url: format!("http://{address}"),
         gateway_url: None,
         shards: 0,
-        intents: IntentsSetting(Some(Intents::of_subscriptions([BaseName::Discord.as_str()]))),
+        intents: IntentsSetting(Some(Intents::of_subscriptions(EventName::DISCORD.iter().copied()))),
     };
     let config = &Config { discord, ..config.clone() };
     let db = store::open(database, &config.limits).await?;

@@ -125,10 +125,13 @@ struct Events(BufReader<TcpStream>);
 impl Events {
     /// The next notice of the kind for which `f` gives something.
     fn find<T>(&mut self, kind: &str, f: impl Fn(&Value) -> Option<T>) -> T {
+        let begun = Instant::now();
         let mut line = String::new();
         loop {
             line.clear();
             assert!(self.0.read_line(&mut line).unwrap() > 0, "the stream ended");
+            // Figures come all the time.
+            assert!(begun.elapsed() < PATIENCE, "no such {kind} within {PATIENCE:?}");
             let Some(data) = line.strip_prefix("data: ") else { continue };
             let notice: Value = serde_json::from_str(data).unwrap();
             if notice["kind"] == kind
