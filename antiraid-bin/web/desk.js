@@ -8,6 +8,7 @@ const MESSAGES_KEPT = 300;
 const ENTRIES_KEPT = 500;
 const ENTRIES_SHOWN = 200;
 const ANSWER_MS_MAX = 3000;
+const EARLY_KEPT = 100;
 
 const $ = (id) => document.getElementById(id);
 
@@ -74,6 +75,8 @@ let actor = null;
 let replyTo = null;
 let chosenCommand = null;
 const pending = new Map();
+/** Answers that came before it was known to which question. */
+const early = new Map();
 const unread = new Set();
 const panels = { results: [], log: [], calls: [], events: [] };
 const runs = new Map();
@@ -201,7 +204,9 @@ const happenings = {
   INTERACTION_ANSWER(one, data) {
     const waiting = pending.get(data.interaction_id);
     pending.delete(data.interaction_id);
-    waiting?.(data);
+    if (waiting) waiting(data);
+    else early.set(data.interaction_id, data);
+    if (early.size > EARLY_KEPT) early.delete(early.keys().next().value);
   },
 };
 
@@ -732,7 +737,7 @@ async function tried(f) {
 async function interact(where, body) {
   return tried(async () => {
     const { interaction_id: id } = await ask("POST", "/desk/ask", { user: actor, channel: where, ...body });
-    const answer = await new Promise((resolve) => {
+    const answer = early.get(id) ?? await new Promise((resolve) => {
       const timer = setTimeout(() => {
         pending.delete(id);
         resolve(null);
