@@ -25,8 +25,9 @@ use crate::output::{Output, complain};
 use crate::recording::{RecordingError, Source};
 use crate::type_check::TypeCheckError;
 use crate::{
-    bench, bench_command, check_command, config_command, dev_command, expiry_command, kv_command, reference_command, replay_command,
-    run_command, template_command, tenant_command, test_command, top_command, types_command, worker_command,
+    bench, bench_command, check_command, config_command, dev_command, expiry_command, kv_command, reference_command,
+    replay_command, run_command, template_command, tenant_command, test_command, top_command, types_command,
+    worker_command,
 };
 
 const LONG_ABOUT: &str = "\

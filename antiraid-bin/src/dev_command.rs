@@ -44,7 +44,8 @@ pub async fn run(args: DevArgs, config: &Config, database: &DatabaseUrl) -> Resu
 
     let world = WorldConfig { seed: args.seed, guilds: args.guilds.get(), ..WorldConfig::default() };
     let simulator = Simulator::new(SimulatorConfig { world, ..SimulatorConfig::default() });
-    let tenants = simulator.with_world(|world| world.guilds().map(|guild| TenantId::Guild(guild.id)).collect::<Vec<_>>());
+    let tenants =
+        simulator.with_world(|world| world.guilds().map(|guild| TenantId::Guild(guild.id)).collect::<Vec<_>>());
     let (templates, shown) = watch::channel(json!({"templates": [], "mistakes": [], "types": []}));
     let token = random_token();
     let desk = Desk::new(simulator.clone(), token.clone(), shown);
@@ -94,13 +95,16 @@ async fn start(
     services: worker_vm::Services,
     simulator: &Simulator,
 ) -> Result<WorkerPool<WorkerThread>, CommandError> {
-    let waiting_max = std::num::NonZeroUsize::new(config.limits.tenant_queue_max).unwrap_or(std::num::NonZeroUsize::MIN);
+    let waiting_max =
+        std::num::NonZeroUsize::new(config.limits.tenant_queue_max).unwrap_or(std::num::NonZeroUsize::MIN);
     let simulator = simulator.clone();
     let worker = engine::threads_with(config, db, builtins, services, waiting_max, move |worker| {
         crate::dev::log_tail::LogTail::new(worker, simulator.clone())
     });
     let pool = WorkerPoolConfig { workers: config.workers, worker };
-    WorkerPool::start(WorkerId::new(0), WorkerFilter::all(), Routing::default(), &pool).await.map_err(CommandError::Workers)
+    WorkerPool::start(WorkerId::new(0), WorkerFilter::all(), Routing::default(), &pool)
+        .await
+        .map_err(CommandError::Workers)
 }
 
 async fn tell_stats(simulator: &Simulator, workers: &impl WorkerLike) {

@@ -91,9 +91,10 @@ impl Simulator {
             let mut sessions = lock(&self.0.sessions);
             for happening in &happenings {
                 sessions.tell(happening, bot);
-                self.notice("happening", || {
-                    json!({"name": happening.name, "guild": happening.guild, "data": happening.data})
-                });
+                self.notice(
+                    "happening",
+                    || json!({"name": happening.name, "guild": happening.guild, "data": happening.data}),
+                );
             }
         }
         result

@@ -105,6 +105,7 @@ function take(state) {
     world.guilds.set(one.id, one);
   }
   templates = state.templates;
+  showBot(state.connected);
   if (!world.guilds.has(guild?.id)) guild = [...world.guilds.values()][0];
   else guild = world.guilds.get(guild.id);
   chooseGuild(guild);
@@ -286,6 +287,7 @@ const notices = {
   raid(data) {
     say(`raid: ${data.state}, ${data.joins} joins`);
   },
+  bot: (data) => showBot(data.connected),
   behind: () => start(),
 };
 
@@ -300,6 +302,12 @@ function freshen() {
       if (known) known.commands = one.commands;
     }
   }, 50);
+}
+
+/** Whether the engine is at the gateway: what happens before is not told to templates. */
+function showBot(connected) {
+  document.documentElement.dataset.bot = connected > 0 ? "online" : "offline";
+  say(connected > 0 ? "bot online" : "bot offline", connected === 0);
 }
 
 function say(text, bad) {
@@ -322,7 +330,6 @@ async function listen() {
         return;
       }
       await start();
-      say("connected");
       document.documentElement.dataset.ready = "yes";
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";

@@ -79,8 +79,7 @@ impl Desk {
             .route("/", get(front))
             .route("/{file}", get(file))
             .with_state(self.clone());
-        desk.merge(rest_server::router(self.0.simulator.clone()))
-            .layer(middleware::from_fn(loopback::only_from_here))
+        desk.merge(rest_server::router(self.0.simulator.clone())).layer(middleware::from_fn(loopback::only_from_here))
     }
 }
 
@@ -88,11 +87,13 @@ async fn only_with_token(State(desk): State<Desk>, request: Request, next: Next)
     let given = request.headers().get(TOKEN_HEADER).map(HeaderValue::as_bytes).unwrap_or_default();
     // All bytes are compared, so that the time tells nothing.
     let wanted = desk.0.token.as_bytes();
-    let differs = given.iter().zip(wanted).fold(given.len() ^ wanted.len(), |differs, (a, b)| differs | usize::from(a ^ b));
+    let differs =
+        given.iter().zip(wanted).fold(given.len() ^ wanted.len(), |differs, (a, b)| differs | usize::from(a ^ b));
     if differs == 0 {
         return next.run(request).await;
     }
-    (StatusCode::FORBIDDEN, "open the address that `antiraid dev` has printed, with what stands after its #\n").into_response()
+    (StatusCode::FORBIDDEN, "open the address that `antiraid dev` has printed, with what stands after its #\n")
+        .into_response()
 }
 
 /// The page; or the gateway, for who asks for a websocket.
@@ -163,6 +164,7 @@ async fn state(State(desk): State<Desk>) -> Json<Value> {
         json!({"bot": bot, "guilds": guilds, "now": world.now_ms()})
     });
     state["templates"] = templates;
+    state["connected"] = json!(desk.0.simulator.connected());
     Json(state)
 }
 
@@ -174,7 +176,9 @@ async fn events(State(desk): State<Desk>) -> Sse<impl Stream<Item = Result<Event
             match notices.recv().await {
                 Ok(text) => return Some((Ok(Event::default().data(text)), notices)),
                 // The page asks for the state anew.
-                Err(RecvError::Lagged(_)) => return Some((Ok(Event::default().data(r#"{"kind":"behind","data":null}"#)), notices)),
+                Err(RecvError::Lagged(_)) => {
+                    return Some((Ok(Event::default().data(r#"{"kind":"behind","data":null}"#)), notices));
+                }
                 Err(RecvError::Closed) => return None,
             }
         }
@@ -293,7 +297,8 @@ async fn raid(State(desk): State<Desk>, Json(body): Json<RaidBody>) -> Response 
                 if let (Some(message), Some(channel)) = (&body.message, body.channel) {
                     let text = json!({"content": message});
                     let path = format!("/channels/{channel}/messages");
-                    let request = RestRequest { actor: user, method: "POST", path: &path, query: &[], body: &text, reason: None };
+                    let request =
+                        RestRequest { actor: user, method: "POST", path: &path, query: &[], body: &text, reason: None };
                     // A raider who was banned at once says nothing.
                     let _ = world.answer(&request);
                 }

@@ -26,7 +26,8 @@ impl LogTail {
         tokio::task::spawn_local(async move {
             let mut told: HashMap<TenantId, Timestamp> = HashMap::new();
             while let Some(worker) = tailed.upgrade() {
-                let tenants = simulator.with_world(|world| world.guilds().map(|guild| TenantId::Guild(guild.id)).collect::<Vec<_>>());
+                let tenants = simulator
+                    .with_world(|world| world.guilds().map(|guild| TenantId::Guild(guild.id)).collect::<Vec<_>>());
                 for tenant in tenants {
                     tell_new_lines(&simulator, &worker, tenant, told.entry(tenant).or_default());
                 }

@@ -121,9 +121,7 @@ impl World {
             return Err(DiscordError::too_many_rules());
         }
         let id = self.new_id();
-        for (key, value) in
-            [("id", json!(id)), ("guild_id", json!(guild)), ("creator_id", json!(request.actor))]
-        {
+        for (key, value) in [("id", json!(id)), ("guild_id", json!(guild)), ("creator_id", json!(request.actor))] {
             rule.insert(key.into(), value);
         }
         self.guild_mut(guild)?.rules.insert(id, rule.clone());
@@ -193,7 +191,8 @@ fn read_rule(
     }
     put("enabled", form.flag("enabled").set().or(is_new.then_some(false)).map(|flag| json!(flag)));
     let metadata = form.within("trigger_metadata", |form| {
-        for (key, most, chars) in [("keyword_filter", 1000, 60), ("regex_patterns", 10, 260), ("allow_list", 1000, 60)] {
+        for (key, most, chars) in [("keyword_filter", 1000, 60), ("regex_patterns", 10, 260), ("allow_list", 1000, 60)]
+        {
             if let Field::Set(list) = form.list(key, 0..=most) {
                 for (index, text) in list.iter().enumerate() {
                     if text.as_str().is_none_or(|text| text.is_empty() || text.chars().count() > chars) {

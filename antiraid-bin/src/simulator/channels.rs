@@ -74,8 +74,14 @@ fn read_channel(form: &mut Form<'_>, guild: &Guild, kind: i64) -> ChannelForm {
         put("topic", as_json(form.text("topic", 0..=most)));
         put("nsfw", as_json(form.flag("nsfw")));
         put("rate_limit_per_user", as_json(form.integer("rate_limit_per_user", 0..=21_600)));
-        put("default_thread_rate_limit_per_user", as_json(form.integer("default_thread_rate_limit_per_user", 0..=21_600)));
-        put("default_auto_archive_duration", as_json(form.choice("default_auto_archive_duration", &[60, 1440, 4320, 10080])));
+        put(
+            "default_thread_rate_limit_per_user",
+            as_json(form.integer("default_thread_rate_limit_per_user", 0..=21_600)),
+        );
+        put(
+            "default_auto_archive_duration",
+            as_json(form.choice("default_auto_archive_duration", &[60, 1440, 4320, 10080])),
+        );
         put("flags", as_json(form.integer("flags", 0..=i64::from(i32::MAX))));
     }
     if matches!(kind, kind::VOICE | kind::STAGE) {
@@ -95,10 +101,13 @@ fn read_channel(form: &mut Form<'_>, guild: &Guild, kind: i64) -> ChannelForm {
         put("default_forum_layout", as_json(form.choice("default_forum_layout", &[0, 1, 2])));
     }
     if matches!(kind, kind::PUBLIC_THREAD) && form.raw("applied_tags").is_some() {
-        put("applied_tags", match form.ids("applied_tags", 0..=5) {
-            Field::Set(ids) => Field::Set(json!(ids)),
-            _ => Field::Absent,
-        });
+        put(
+            "applied_tags",
+            match form.ids("applied_tags", 0..=5) {
+                Field::Set(ids) => Field::Set(json!(ids)),
+                _ => Field::Absent,
+            },
+        );
     }
     let overwrites = match form.list("permission_overwrites", 0..=100) {
         Field::Set(list) => {
@@ -243,9 +252,8 @@ impl World {
         };
         let mut changed = false;
         for overwrite in overwrites {
-            let before = channel
-                .and_then(|channel| channel.overwrites.iter().find(|before| before.id == overwrite.id))
-                .copied();
+            let before =
+                channel.and_then(|channel| channel.overwrites.iter().find(|before| before.id == overwrite.id)).copied();
             changed |= before != Some(*overwrite);
             let kept = before.map_or(Permissions::NONE, |before| before.allow | before.deny);
             let given = (overwrite.allow | overwrite.deny) & !kept;
@@ -313,8 +321,7 @@ impl World {
         }
         let (json, is_thread) = (channel.json(), channel.is_thread());
         self.happen(if is_thread { "THREAD_UPDATE" } else { "CHANNEL_UPDATE" }, guild, json.clone());
-        let entry =
-            AuditEntry::new(if is_thread { 111 } else { 11 }, id).with_changes(changes(&before, &json));
+        let entry = AuditEntry::new(if is_thread { 111 } else { 11 }, id).with_changes(changes(&before, &json));
         self.audit(guild, request.actor, entry, request.reason);
         Ok(Reply::ok(json))
     }
@@ -333,7 +340,8 @@ impl World {
             }
         }
         let (guild_id, json, is_thread) = (guild.id, channel.json(), channel.is_thread());
-        let below: Vec<_> = guild.channels.values().filter(|channel| channel.parent == Some(id)).map(|c| c.id).collect();
+        let below: Vec<_> =
+            guild.channels.values().filter(|channel| channel.parent == Some(id)).map(|c| c.id).collect();
         let guild = self.guild_mut(guild_id)?;
         guild.channels.remove(&id);
         let mut gone = vec![id];

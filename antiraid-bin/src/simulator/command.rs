@@ -73,11 +73,7 @@ impl World {
         guild.map_or(Ok(()), |guild| self.guild(self.bot, guild).map(|_| ()))
     }
 
-    pub(super) fn get_commands(
-        &self,
-        application: Snowflake,
-        guild: Option<Snowflake>,
-    ) -> Result<Reply, DiscordError> {
+    pub(super) fn get_commands(&self, application: Snowflake, guild: Option<Snowflake>) -> Result<Reply, DiscordError> {
         self.check_application(application, guild)?;
         let all = self.commands.iter().filter(|command| command.guild == guild);
         let all: Vec<_> = all.map(|command| Value::Object(command.definition.clone())).collect();
@@ -106,9 +102,8 @@ impl World {
         let mut form = Form::new(request.object()?);
         let read = read_command(&mut form);
         form.finish()?;
-        let is_there = |command: &Command| {
-            command.guild == guild && command.kind == read.kind && command.name == read.name
-        };
+        let is_there =
+            |command: &Command| command.guild == guild && command.kind == read.kind && command.name == read.name;
         let before = self.commands.iter().find(|command| is_there(command)).map(|command| command.id);
         let of_kind = self.commands.iter().filter(|command| command.guild == guild && command.kind == read.kind);
         if before.is_none() && of_kind.count() >= commands_max(read.kind) {
@@ -284,7 +279,8 @@ fn read_options(form: &mut Form<'_>, depth: usize) {
             Some(option::SUB_COMMAND_GROUP) if depth == 1 => read_options(form, 2),
             Some(option::STRING..=11) => {}
             Some(_) => {
-                let message = "Sub-command and sub-command group option types are mutually exclusive to all other types";
+                let message =
+                    "Sub-command and sub-command group option types are mutually exclusive to all other types";
                 form.mistake("type", "APPLICATION_COMMAND_OPTIONS_TYPE_INVALID", message);
             }
         }

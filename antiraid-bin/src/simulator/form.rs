@@ -74,12 +74,7 @@ impl<'a> Form<'a> {
         self.errors.add(&self.path, code, message);
     }
 
-    fn read<T>(
-        &mut self,
-        key: &str,
-        kind: &str,
-        read: impl FnOnce(&'a Value) -> Option<T>,
-    ) -> Field<T> {
+    fn read<T>(&mut self, key: &str, kind: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Field<T> {
         match self.fields.get(key) {
             None => Field::Absent,
             Some(Value::Null) => Field::Null,
@@ -257,8 +252,7 @@ impl<'a> Form<'a> {
     }
 
     fn below<R>(&mut self, path: &[String], fields: &'a Map<String, Value>, f: impl FnOnce(&mut Form<'a>) -> R) -> R {
-        let mut inner =
-            Form { fields, path: [&self.path, path].concat(), errors: std::mem::take(&mut self.errors) };
+        let mut inner = Form { fields, path: [&self.path, path].concat(), errors: std::mem::take(&mut self.errors) };
         let result = f(&mut inner);
         self.errors = inner.errors;
         result

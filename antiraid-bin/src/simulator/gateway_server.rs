@@ -66,6 +66,7 @@ pub fn accept(simulator: Simulator, query: GatewayQuery, host: &str, upgrade: We
         };
         let is_over = connection.run(&wake, is_known).await;
         simulator.sessions().disconnect(id, is_over);
+        simulator.tell_connected();
     })
 }
 
@@ -244,6 +245,7 @@ impl Connection {
             let guilds = guilds.iter().map(|id| ("GUILD_CREATE", world.guild_create(*id))).collect();
             simulator.sessions().begin(self.id, shard, asked, ready, guilds);
         });
+        simulator.tell_connected();
         ControlFlow::Continue(None)
     }
 
@@ -255,7 +257,10 @@ impl Connection {
             return ControlFlow::Break(Ok(End(Some(close::DECODE_ERROR))));
         };
         match self.simulator.sessions().resume(self.id, session, sequence) {
-            Ok(()) => ControlFlow::Continue(None),
+            Ok(()) => {
+                self.simulator.tell_connected();
+                ControlFlow::Continue(None)
+            }
             Err(ResumeError::NeverSent) => ControlFlow::Break(Ok(End(Some(close::INVALID_SEQUENCE)))),
             Err(ResumeError::Unknown) => {
                 ControlFlow::Continue(Some(json!({"op": 9, "t": null, "s": null, "d": false}).to_string()))
@@ -323,6 +328,18 @@ impl Connection {
     }
 }
 
+impl Simulator {
+    /// Clients that listen to the gateway now.
+    pub fn connected(&self) -> usize {
+        self.sessions().connected()
+    }
+
+    fn tell_connected(&self) {
+        let connected = self.connected();
+        self.notice("bot", || json!({"connected": connected}));
+    }
+}
+
 fn close_reason(code: u16) -> &'static str {
     match code {
         close::UNKNOWN_OPCODE => "Unknown opcode.",
@@ -349,10 +366,13 @@ impl World {
     pub(crate) fn guild_create(&self, id: Snowflake) -> Value {
         let Some(guild) = self.find_guild(id) else { return Value::Null };
         let mut json = guild.json();
-        let members: Vec<_> = guild.members.keys().take(CHUNK_MEMBERS_MAX).map(|user| self.member_json(guild, *user)).collect();
+        let members: Vec<_> =
+            guild.members.keys().take(CHUNK_MEMBERS_MAX).map(|user| self.member_json(guild, *user)).collect();
         let joined = guild.members.get(&self.bot()).map_or(self.now_ms(), |member| member.joined_at_ms);
         let (threads, channels): (Vec<_>, Vec<_>) = guild.channels.values().partition(|channel| channel.is_thread());
-        let list = |channels: Vec<&super::channel::Channel>| channels.into_iter().map(super::channel::Channel::json).collect::<Vec<_>>();
+        let list = |channels: Vec<&super::channel::Channel>| {
+            channels.into_iter().map(super::channel::Channel::json).collect::<Vec<_>>()
+        };
         let voice: Vec<_> = (guild.members.values())
             .filter_map(|member| {
                 let channel = member.voice?;
@@ -393,7 +413,9 @@ impl World {
                 found
             }
             None => (guild.members.keys().copied())
-                .filter(|user| self.find_user(*user).is_some_and(|user| user.username.to_lowercase().starts_with(query)))
+                .filter(|user| {
+                    self.find_user(*user).is_some_and(|user| user.username.to_lowercase().starts_with(query))
+                })
                 .take(if limit == 0 { usize::MAX } else { limit })
                 .collect(),
         };

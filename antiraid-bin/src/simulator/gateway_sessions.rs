@@ -222,7 +222,8 @@ impl GatewaySessions {
         let Some(session) = connection.session else { return };
         if is_over {
             self.end_session(&session, None);
-        } else if let Some(session) = self.sessions.iter_mut().find(|one| one.id == session && one.connection == Some(id))
+        } else if let Some(session) =
+            self.sessions.iter_mut().find(|one| one.id == session && one.connection == Some(id))
         {
             session.connection = None;
         }
@@ -250,18 +251,13 @@ impl GatewaySessions {
     ) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         self.identified += 1;
-        let session_id = format!("{:032x}", (u128::from(self.identified) << 64) | u128::from(0x5157_u64 ^ self.made));
+        // With the time, so that a client of an earlier run does not take ours for its own.
+        let session_id = format!("{:016x}{:016x}", super::unix_ms(), self.identified);
         ready["session_id"] = json!(session_id);
         connection.session = Some(session_id.clone());
         connection.sent = 0;
-        let mut session = Session {
-            id: session_id,
-            shard,
-            intents,
-            sequence: 0,
-            frames: VecDeque::new(),
-            connection: Some(id),
-        };
+        let mut session =
+            Session { id: session_id, shard, intents, sequence: 0, frames: VecDeque::new(), connection: Some(id) };
         session.push("READY", ready.to_string().into(), usize::MAX, &mut self.connections);
         for (name, data) in first {
             session.push(name, data.to_string().into(), usize::MAX, &mut self.connections);
@@ -329,10 +325,7 @@ impl GatewaySessions {
         let at = (connection.sent + 1).saturating_sub(first.sequence);
         let Some(frame) = usize::try_from(at).ok().and_then(|at| session.frames.get(at)) else { return Next::Nothing };
         connection.sent = frame.sequence;
-        Next::Send(format!(
-            r#"{{"t":"{}","s":{},"op":0,"d":{}}}"#,
-            frame.name, frame.sequence, frame.data
-        ))
+        Next::Send(format!(r#"{{"t":"{}","s":{},"op":0,"d":{}}}"#, frame.name, frame.sequence, frame.data))
     }
 
     /// Sends one connection something that is no event of its session's shard in general.

@@ -90,11 +90,14 @@ impl World {
                     form.mistake(key, "CHANNEL_INVALID", "Invalid channel");
                 }
             }
-            put(key, match field {
-                Field::Set(id) => Field::Set(json!(id)),
-                Field::Null => Field::Null,
-                Field::Absent => Field::Absent,
-            });
+            put(
+                key,
+                match field {
+                    Field::Set(id) => Field::Set(json!(id)),
+                    Field::Null => Field::Null,
+                    Field::Absent => Field::Absent,
+                },
+            );
         }
         let owner = form.id("owner_id").set();
         form.finish()?;
@@ -224,7 +227,8 @@ impl World {
         form.finish()?;
 
         let is_self = actor == user;
-        let need = |needed: Permissions| if own.contains(needed) { Ok(()) } else { Err(DiscordError::missing_permissions()) };
+        let need =
+            |needed: Permissions| if own.contains(needed) { Ok(()) } else { Err(DiscordError::missing_permissions()) };
         let mut is_above_needed = false;
         if !matches!(nick, Field::Absent) {
             need(if is_self { Permissions::CHANGE_NICKNAME } else { Permissions::MANAGE_NICKNAMES })?;
@@ -435,7 +439,12 @@ impl World {
     }
 
     /// A member goes into a voice channel, or out of it.
-    pub fn set_voice(&mut self, id: Snowflake, user: Snowflake, channel: Option<Snowflake>) -> Result<(), DiscordError> {
+    pub fn set_voice(
+        &mut self,
+        id: Snowflake,
+        user: Snowflake,
+        channel: Option<Snowflake>,
+    ) -> Result<(), DiscordError> {
         let guild = self.guild_mut(id)?;
         if let Some(channel) = channel
             && guild.channels.get(&channel).is_none_or(|channel| !channel.has_voice())
@@ -468,12 +477,7 @@ impl World {
         Ok(Reply::ok(json!(bans)))
     }
 
-    pub(super) fn get_ban(
-        &self,
-        request: &Request<'_>,
-        id: Snowflake,
-        user: Snowflake,
-    ) -> Result<Reply, DiscordError> {
+    pub(super) fn get_ban(&self, request: &Request<'_>, id: Snowflake, user: Snowflake) -> Result<Reply, DiscordError> {
         let guild = self.guild_with(request.actor, id, Permissions::BAN_MEMBERS)?;
         let ban = guild.bans.get(&user).ok_or_else(DiscordError::unknown_ban)?;
         Ok(Reply::ok(json!({"user": self.users.get(&user).map(User::json), "reason": ban.reason})))
@@ -528,8 +532,8 @@ impl World {
         for channel in guild.channels.values_mut() {
             let mut ids = Vec::new();
             channel.messages.retain(|message| {
-                let goes = message.author == super::message::Author::User(user)
-                    && message.id.created_at_millis() >= oldest_ms;
+                let goes =
+                    message.author == super::message::Author::User(user) && message.id.created_at_millis() >= oldest_ms;
                 if goes {
                     ids.push(message.id);
                 }
@@ -751,7 +755,8 @@ fn read_role(request: &Request<'_>, guild: &Guild, role: &mut Role) -> Result<()
     role.color = form.integer("color", 0..=0xFF_FFFF).set().unwrap_or(role.color);
     role.hoist = form.flag("hoist").set().unwrap_or(role.hoist);
     role.mentionable = form.flag("mentionable").set().unwrap_or(role.mentionable);
-    if form.raw("icon").is_some_and(|icon| !icon.is_null()) || form.raw("unicode_emoji").is_some_and(|icon| !icon.is_null())
+    if form.raw("icon").is_some_and(|icon| !icon.is_null())
+        || form.raw("unicode_emoji").is_some_and(|icon| !icon.is_null())
     {
         if guild.features.iter().any(|feature| feature == "ROLE_ICONS") {
             form.text("unicode_emoji", 0..=16).apply_to(&mut role.unicode_emoji);

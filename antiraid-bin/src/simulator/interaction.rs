@@ -145,7 +145,10 @@ impl World {
                     if self.users.contains_key(target) {
                         self.resolve_user(guild, *target, &mut resolved);
                     } else if let Some(message) = of.message(*target) {
-                        resolved.0.insert("messages".into(), json!({target.to_string(): self.message_json(message, self.bot)}));
+                        resolved.0.insert(
+                            "messages".into(),
+                            json!({target.to_string(): self.message_json(message, self.bot)}),
+                        );
                     }
                 }
                 if !resolved.0.is_empty() {
@@ -290,13 +293,9 @@ impl World {
                 answer::UPDATE,
                 answer::MODAL,
             ],
-            kind::MODAL if interaction.source.is_some() => &[
-                answer::PONG,
-                answer::MESSAGE,
-                answer::DEFERRED_MESSAGE,
-                answer::DEFERRED_UPDATE,
-                answer::UPDATE,
-            ],
+            kind::MODAL if interaction.source.is_some() => {
+                &[answer::PONG, answer::MESSAGE, answer::DEFERRED_MESSAGE, answer::DEFERRED_UPDATE, answer::UPDATE]
+            }
             kind::MODAL => &[answer::PONG, answer::MESSAGE, answer::DEFERRED_MESSAGE],
             _ => &[answer::PONG, answer::MESSAGE, answer::DEFERRED_MESSAGE, answer::MODAL],
         };
@@ -417,7 +416,10 @@ impl World {
         let interaction = self.interactions[at].clone();
         // The first one takes the place of a promise.
         let channel = self.channel_mut(interaction.channel)?;
-        let promise = interaction.original.and_then(|id| channel.message(id)).filter(|message| message.flags & flags::LOADING != 0);
+        let promise = interaction
+            .original
+            .and_then(|id| channel.message(id))
+            .filter(|message| message.flags & flags::LOADING != 0);
         if let Some(promise) = promise.map(|promise| promise.id) {
             let json = self.change_message(interaction.channel, promise, body, false, true)?;
             return Ok(Reply::ok(json));
@@ -446,12 +448,7 @@ impl World {
         if found.author == Author::User(self.bot) { Ok((channel.id, id)) } else { Err(DiscordError::unknown_message()) }
     }
 
-    pub(super) fn get_said(
-        &self,
-        application: Snowflake,
-        token: &str,
-        message: &str,
-    ) -> Result<Reply, DiscordError> {
+    pub(super) fn get_said(&self, application: Snowflake, token: &str, message: &str) -> Result<Reply, DiscordError> {
         let at = self.interaction_by_token(application, token)?;
         let (channel, id) = self.said(at, message)?;
         let guild = self.guilds.get(&self.interactions[at].guild).ok_or_else(DiscordError::unknown_guild)?;
@@ -571,4 +568,3 @@ fn check_options(given: &[Value], defined: Option<&Value>) -> Result<(), Discord
     }
     if errors.is_empty() { Ok(()) } else { Err(DiscordError::invalid_form(errors)) }
 }
-

@@ -142,7 +142,11 @@ impl World {
         });
         self.invites.insert(invite.code.clone(), invite);
         self.happen("INVITE_CREATE", guild, event);
-        let entry = AuditEntry { action: 40, changes: vec![json!({"key": "code", "new_value": json["code"]})], ..AuditEntry::default() };
+        let entry = AuditEntry {
+            action: 40,
+            changes: vec![json!({"key": "code", "new_value": json["code"]})],
+            ..AuditEntry::default()
+        };
         self.audit(guild, request.actor, entry, request.reason);
         Ok(Reply::ok(json))
     }
@@ -168,7 +172,11 @@ impl World {
         let json = self.invite_json(&invite);
         self.invites.remove(code);
         self.happen("INVITE_DELETE", invite.guild, json!({"channel_id": invite.channel, "code": code}));
-        let entry = AuditEntry { action: 42, changes: vec![json!({"key": "code", "old_value": code})], ..AuditEntry::default() };
+        let entry = AuditEntry {
+            action: 42,
+            changes: vec![json!({"key": "code", "old_value": code})],
+            ..AuditEntry::default()
+        };
         self.audit(invite.guild, request.actor, entry, request.reason);
         Ok(Reply::ok(json))
     }

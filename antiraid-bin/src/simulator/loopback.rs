@@ -20,7 +20,9 @@ fn refusal(headers: &HeaderMap) -> Option<&'static str> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).unwrap_or_default();
     if !is_loopback(host) {
-        return Some("this server is for programs on its own host: the address must be 127.0.0.1, [::1] or localhost\n");
+        return Some(
+            "this server is for programs on its own host: the address must be 127.0.0.1, [::1] or localhost\n",
+        );
     }
     let origin = text(header::ORIGIN);
     if origin.is_some_and(|origin| origin.strip_prefix("http://") != Some(host)) {
@@ -42,7 +44,8 @@ fn is_loopback(host: &str) -> bool {
     if name.eq_ignore_ascii_case("localhost") {
         return true;
     }
-    host.parse::<SocketAddr>().map(|address| address.ip())
+    host.parse::<SocketAddr>()
+        .map(|address| address.ip())
         .or_else(|_| name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>())
         .is_ok_and(|ip| ip.is_loopback())
 }
@@ -65,7 +68,8 @@ mod tests {
         for host in ["127.0.0.1:80", "127.0.0.1", "localhost:7879", "LOCALHOST", "[::1]:80", "[::1]"] {
             assert!(!refused(host, &[]), "{host}");
         }
-        for host in ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1:80", "", "localhost.evil:1"] {
+        for host in ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1:80", "", "localhost.evil:1"]
+        {
             assert!(refused(host, &[]), "{host}");
         }
         assert!(!refused("127.0.0.1:80", &[("origin", "http://127.0.0.1:80")]));

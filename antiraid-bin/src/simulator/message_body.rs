@@ -85,7 +85,11 @@ impl MessageBody {
                 let mut reader = Components { custom_ids: HashSet::new(), count: 0, is_v2 };
                 reader.read(form, "components", list);
                 if reader.count > COMPONENTS_MAX {
-                    form.mistake("components", "BASE_TYPE_MAX_LENGTH", format!("Must be {COMPONENTS_MAX} or fewer in length."));
+                    form.mistake(
+                        "components",
+                        "BASE_TYPE_MAX_LENGTH",
+                        format!("Must be {COMPONENTS_MAX} or fewer in length."),
+                    );
                 }
                 Field::Set(list.clone())
             }
@@ -270,7 +274,11 @@ impl Components {
                     });
                 }
                 Some(_) if self.is_v2 => {
-                    form.mistake("type", "UNION_TYPE_CHOICES", "Value of field \"type\" must be one of (1, 9, 10, 12, 13, 14, 17).");
+                    form.mistake(
+                        "type",
+                        "UNION_TYPE_CHOICES",
+                        "Value of field \"type\" must be one of (1, 9, 10, 12, 13, 14, 17).",
+                    );
                 }
                 Some(_) => form.mistake("type", "UNION_TYPE_CHOICES", "Value of field \"type\" must be one of (1,)."),
                 None => form.required("type"),
@@ -295,7 +303,11 @@ impl Components {
                     self.menu(form, kind);
                 }
                 Some(_) => {
-                    form.mistake("type", "UNION_TYPE_CHOICES", "Value of field \"type\" must be one of (2, 3, 5, 6, 7, 8).");
+                    form.mistake(
+                        "type",
+                        "UNION_TYPE_CHOICES",
+                        "Value of field \"type\" must be one of (2, 3, 5, 6, 7, 8).",
+                    );
                 }
                 None => form.required("type"),
             }
@@ -478,7 +490,10 @@ pub fn emoji(text: &str) -> Result<Emoji, DiscordError> {
             Ok(Emoji { id: Some(id), name: name.into() })
         }
         // Letters and digits are no emoji; what else Unicode has, is taken.
-        None if text.is_empty() || text.chars().count() > 16 || text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {
+        None if text.is_empty()
+            || text.chars().count() > 16
+            || text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') =>
+        {
             Err(DiscordError::unknown_emoji())
         }
         None => Ok(Emoji { id: None, name: text.into() }),

@@ -302,11 +302,7 @@ impl World {
         is_flagged: bool,
         may_mention_everyone: bool,
     ) -> Result<Value, DiscordError> {
-        let mut changed = self
-            .channel_mut(id)?
-            .message(message)
-            .cloned()
-            .ok_or_else(DiscordError::unknown_message)?;
+        let mut changed = self.channel_mut(id)?.message(message).cloned().ok_or_else(DiscordError::unknown_message)?;
         match body.content {
             Field::Absent => {}
             Field::Null => changed.content.clear(),

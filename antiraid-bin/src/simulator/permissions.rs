@@ -106,9 +106,8 @@ impl Permissions {
     /// What a member keeps while timed out.
     const TIMED_OUT: Self = Self(Self::VIEW_CHANNEL.0 | Self::READ_MESSAGE_HISTORY.0);
     /// What is worth nothing in a channel where one may not write.
-    const NEEDS_SEND: Self = Self(
-        Self::MENTION_EVERYONE.0 | Self::SEND_TTS_MESSAGES.0 | Self::ATTACH_FILES.0 | Self::EMBED_LINKS.0,
-    );
+    const NEEDS_SEND: Self =
+        Self(Self::MENTION_EVERYONE.0 | Self::SEND_TTS_MESSAGES.0 | Self::ATTACH_FILES.0 | Self::EMBED_LINKS.0);
 
     /// From Discord's bits; unknown ones are kept.
     pub const fn from_bits(bits: u64) -> Self {
@@ -324,7 +323,11 @@ mod tests {
         for (what, overwrites, wanted) in [
             ("none", vec![], base),
             ("everybody", vec![overwrite(GUILD, Role, none, send)], view),
-            ("a role over everybody", vec![overwrite(FIRST, Role, send, none), overwrite(GUILD, Role, none, send)], base),
+            (
+                "a role over everybody",
+                vec![overwrite(FIRST, Role, send, none), overwrite(GUILD, Role, none, send)],
+                base,
+            ),
             (
                 "of two roles, what one allows holds though the other denies it",
                 vec![overwrite(FIRST, Role, none, send), overwrite(SECOND, Role, send, none)],

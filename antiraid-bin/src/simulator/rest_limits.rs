@@ -140,7 +140,10 @@ mod tests {
         assert_eq!(of("/channels/1/messages"), of("/channels/1/messages"));
         assert_ne!(of("/channels/1/messages"), of("/channels/2/messages"));
         assert_eq!(of("/guilds/1/members/5"), of("/guilds/1/members/6"));
-        assert_eq!(of("/channels/1/messages/2/reactions/%F0%9F%91%8D/@me"), of("/channels/1/messages/3/reactions/x:9/@me"));
+        assert_eq!(
+            of("/channels/1/messages/2/reactions/%F0%9F%91%8D/@me"),
+            of("/channels/1/messages/3/reactions/x:9/@me")
+        );
     }
 
     #[test]

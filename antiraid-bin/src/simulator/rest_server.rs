@@ -25,10 +25,7 @@ const REASON_CHARS_MAX: usize = 512;
 
 /// The routes below `/api`, as Discord has them: with the version, or without.
 pub fn router(simulator: Simulator) -> Router {
-    Router::new()
-        .route("/api/{*path}", any(call))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(simulator)
+    Router::new().route("/api/{*path}", any(call)).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(simulator)
 }
 
 async fn call(
@@ -197,8 +194,11 @@ fn tell_limits(headers: &mut HeaderMap, state: &BucketState) {
 
 /// A name that tells nothing, as Discord's, and is the same for a route whatever it is about.
 fn bucket_hash(bucket: &str) -> String {
-    let route: String = bucket.split('/').map(|part| if part.bytes().all(|b| b.is_ascii_digit()) { "-" } else { part }).collect();
-    let hash = route.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let route: String =
+        bucket.split('/').map(|part| if part.bytes().all(|b| b.is_ascii_digit()) { "-" } else { part }).collect();
+    let hash = route
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     format!("{hash:016x}")
 }
 

@@ -37,7 +37,9 @@ impl World {
             ("POST", ["channels", c, "webhooks"]) => self.create_webhook(r, id(c)?),
             ("POST", ["channels", c, "threads"]) => self.create_thread(r, id(c)?, None),
             ("POST", ["channels", c, "messages", m, "threads"]) => self.create_thread(r, id(c)?, Some(id(m)?)),
-            ("PUT", ["channels", c, "thread-members", user]) => self.set_thread_member(r, id(c)?, of_reaction(user)?, true),
+            ("PUT", ["channels", c, "thread-members", user]) => {
+                self.set_thread_member(r, id(c)?, of_reaction(user)?, true)
+            }
             ("DELETE", ["channels", c, "thread-members", user]) => {
                 self.set_thread_member(r, id(c)?, of_reaction(user)?, false)
             }
@@ -113,9 +115,7 @@ impl World {
             ("DELETE", ["applications", app, "commands", one]) => self.delete_command(id(app)?, None, id(one)?),
             ("GET", ["applications", app, "guilds", g, "commands"]) => self.get_commands(id(app)?, Some(id(g)?)),
             ("POST", ["applications", app, "guilds", g, "commands"]) => self.create_command(r, id(app)?, Some(id(g)?)),
-            ("PUT", ["applications", app, "guilds", g, "commands"]) => {
-                self.replace_commands(r, id(app)?, Some(id(g)?))
-            }
+            ("PUT", ["applications", app, "guilds", g, "commands"]) => self.replace_commands(r, id(app)?, Some(id(g)?)),
             ("GET", ["applications", app, "guilds", g, "commands", one]) => {
                 self.get_command(id(app)?, Some(id(g)?), id(one)?)
             }
@@ -133,7 +133,9 @@ impl World {
             ("GET", ["webhooks", one, token]) => self.get_webhook_by_token(id(one)?, token),
             ("POST", ["webhooks", one, token]) if id(one)? == self.bot => self.followup(r, id(one)?, token),
             ("POST", ["webhooks", one, token]) => self.execute_webhook(r, id(one)?, token),
-            ("GET", ["webhooks", app, token, "messages", m]) if id(app)? == self.bot => self.get_said(id(app)?, token, m),
+            ("GET", ["webhooks", app, token, "messages", m]) if id(app)? == self.bot => {
+                self.get_said(id(app)?, token, m)
+            }
             ("PATCH", ["webhooks", app, token, "messages", m]) if id(app)? == self.bot => {
                 self.edit_said(r, id(app)?, token, m)
             }

@@ -229,9 +229,11 @@ fn check_name(form: &mut Form<'_>, name: &str) {
 /// A picture as data of the address itself.
 pub(super) fn check_avatar(form: &mut Form<'_>) {
     if let Some(Value::String(data)) = form.raw("avatar") {
-        let is_picture = ["image/png", "image/jpeg", "image/gif"]
-            .iter()
-            .any(|kind| data.strip_prefix("data:").and_then(|data| data.strip_prefix(kind)).is_some_and(|rest| rest.starts_with(";base64,")));
+        let is_picture = ["image/png", "image/jpeg", "image/gif"].iter().any(|kind| {
+            data.strip_prefix("data:")
+                .and_then(|data| data.strip_prefix(kind))
+                .is_some_and(|rest| rest.starts_with(";base64,"))
+        });
         if !is_picture {
             form.mistake("avatar", "IMAGE_INVALID", "Invalid image data");
         }

@@ -15,7 +15,7 @@ use super::message::Message;
 use super::permissions::Permissions;
 use super::webhook::Webhook;
 
-/// The token of the bot in every simulated Discord: nothing that is worth keeping to oneself.
+/// The token of the bot where none is given: nothing that is worth keeping to oneself.
 pub const BOT_TOKEN: &str = "c2ltdWxhdG9y.simulated.not-a-secret";
 
 /// Milliseconds from the Unix epoch to Discord's own.
@@ -28,6 +28,8 @@ pub struct WorldConfig {
     pub seed: u64,
     /// How many guilds there are; each has a few channels, roles and members.
     pub guilds: usize,
+    /// What the bot is known by.
+    pub token: String,
     /// The first moment, in milliseconds since the Unix epoch.
     pub start_ms: u64,
 }
@@ -35,7 +37,7 @@ pub struct WorldConfig {
 impl Default for WorldConfig {
     fn default() -> Self {
         // 2026-01-01T00:00:00Z
-        Self { seed: 1, guilds: 1, start_ms: 1_767_225_600_000 }
+        Self { seed: 1, guilds: 1, token: BOT_TOKEN.into(), start_ms: 1_767_225_600_000 }
     }
 }
 
@@ -91,7 +93,7 @@ impl World {
             increment: 0,
             random: config.seed,
             bot: Snowflake::new(1),
-            token: BOT_TOKEN.into(),
+            token: config.token.clone(),
             users: BTreeMap::new(),
             guilds: BTreeMap::new(),
             channel_guilds: HashMap::new(),

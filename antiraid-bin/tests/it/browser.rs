@@ -20,13 +20,15 @@ tenants = "all"
 fn chromium() -> PathBuf {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    let found = std::env::split_paths(&paths).flat_map(|folder| names.map(|name| folder.join(name))).find(|path| path.exists());
+    let found =
+        std::env::split_paths(&paths).flat_map(|folder| names.map(|name| folder.join(name))).find(|path| path.exists());
     found.expect("this test needs Chromium (Debian: apt-get install chromium); `.ci/test` installs it")
 }
 
 fn playwright() -> PathBuf {
     let named = std::env::var_os("ANTIRAID_TEST_PLAYWRIGHT").map(PathBuf::from);
-    let folder = named.unwrap_or_else(|| workspace().join("target/ci-tools/browser")).join("node_modules/playwright-core");
+    let folder =
+        named.unwrap_or_else(|| workspace().join("target/ci-tools/browser")).join("node_modules/playwright-core");
     assert!(
         folder.join("package.json").exists(),
         "this test needs playwright-core in {}: `.ci/test` installs it, or npm install --prefix there",
@@ -37,8 +39,9 @@ fn playwright() -> PathBuf {
 
 #[test]
 fn the_page_does_all_that_the_readme_says() {
-    let antiraid =
-        Antiraid::new().file("desk/template.toml", MANIFEST).file("desk/init.luau", include_str!("../browser/desk.luau"));
+    let antiraid = Antiraid::new()
+        .file("desk/template.toml", MANIFEST)
+        .file("desk/init.luau", include_str!("../browser/desk.luau"));
     let dev = Dev::start(&antiraid, &["desk", "--workers", "1"]);
     #[expect(clippy::disallowed_methods, reason = "a browser, which no worker process supervises")]
     let output = Command::new("node")

@@ -197,7 +197,10 @@ fn every_method_of_the_reference_that_calls_discord_is_answered() {
 fn what_is_not_simulated_says_so_by_name() {
     let mut scene = Scene::new();
     let (status, answer) = scene.call("GET /guilds/1/widget.json", Value::Null);
-    assert_eq!((status, &answer), (501, &json!({"code": 0, "message": "The simulator does not answer GET /guilds/1/widget.json"})));
+    assert_eq!(
+        (status, &answer),
+        (501, &json!({"code": 0, "message": "The simulator does not answer GET /guilds/1/widget.json"}))
+    );
 }
 
 #[test]
@@ -250,7 +253,11 @@ fn a_message_is_refused_field_by_field() {
         (json!({"embeds": [{"title": long(257)}]}), "/embeds/0/title", "BASE_TYPE_MAX_LENGTH"),
         (json!({"embeds": [{"description": long(4097)}]}), "/embeds/0/description", "BASE_TYPE_MAX_LENGTH"),
         (json!({"embeds": [{"fields": [{"name": "x"}]}]}), "/embeds/0/fields/0/value", "BASE_TYPE_REQUIRED"),
-        (json!({"embeds": [{"title": "x"}, {"footer": {"text": long(2049)}}]}), "/embeds/1/footer/text", "BASE_TYPE_BAD_LENGTH"),
+        (
+            json!({"embeds": [{"title": "x"}, {"footer": {"text": long(2049)}}]}),
+            "/embeds/1/footer/text",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
         (json!({"embeds": [{"color": 0x100_0000}]}), "/embeds/0/color", "NUMBER_TYPE_MAX"),
         (json!({"embeds": [{"url": "gopher://x"}]}), "/embeds/0/url", "URL_TYPE_INVALID_SCHEME"),
         (json!({"embeds": [{"timestamp": "yesterday"}]}), "/embeds/0/timestamp", "DATE_TIME_TYPE_PARSE"),
@@ -278,8 +285,16 @@ fn a_message_is_refused_field_by_field() {
             "/components/0/components/0/options",
             "BASE_TYPE_BAD_LENGTH",
         ),
-        (json!({"content": "x", "message_reference": {"message_id": "5"}}), "/message_reference", "MESSAGE_REFERENCE_UNKNOWN_MESSAGE"),
-        (json!({"content": "x", "allowed_mentions": {"parse": ["all"]}}), "/allowed_mentions/parse.0", "BASE_TYPE_CHOICES"),
+        (
+            json!({"content": "x", "message_reference": {"message_id": "5"}}),
+            "/message_reference",
+            "MESSAGE_REFERENCE_UNKNOWN_MESSAGE",
+        ),
+        (
+            json!({"content": "x", "allowed_mentions": {"parse": ["all"]}}),
+            "/allowed_mentions/parse.0",
+            "BASE_TYPE_CHOICES",
+        ),
         (json!({"poll": {"answers": []}}), "/poll/question", "BASE_TYPE_REQUIRED"),
     ] {
         let answer = scene.refused(scene.bot, "POST /channels/{c}/messages", body.clone(), 400, 50035);
@@ -293,7 +308,10 @@ fn a_message_is_refused_field_by_field() {
     assert_eq!(scene.event_names(), Vec::<&str>::new(), "what is refused has not happened");
     // At the limits all is well, and characters count, not bytes.
     scene.good("POST /channels/{c}/messages", json!({"content": long(2000)}));
-    scene.good("POST /channels/{c}/messages", json!({"embeds": [{"description": long(4096)}, {"description": long(1904)}]}));
+    scene.good(
+        "POST /channels/{c}/messages",
+        json!({"embeds": [{"description": long(4096)}, {"description": long(1904)}]}),
+    );
 }
 
 #[test]
@@ -419,7 +437,10 @@ fn what_happens_is_told_as_discord_tells_it() {
             assert_eq!(happening.data[field], json!(scene.guild), "{}", happening.name);
             assert_eq!(happening.audience, Audience::Gateway);
             if happening.name == "GUILD_AUDIT_LOG_ENTRY_CREATE" {
-                assert_eq!((&happening.data["user_id"], &happening.data["reason"]), (&json!(scene.bot), &json!("because")));
+                assert_eq!(
+                    (&happening.data["user_id"], &happening.data["reason"]),
+                    (&json!(scene.bot), &json!("because"))
+                );
             }
         }
     }
@@ -535,7 +556,10 @@ fn a_command_is_checked_before_it_is_registered() {
         (json!({"name": "Upper", "description": "x"}), "/name"),
         (json!({"name": "two words", "description": "x"}), "/name"),
         (json!({"name": "x".repeat(33), "description": "x"}), "/name"),
-        (json!({"name": "x", "description": "x", "options": vec![json!({"type": 3, "name": "o", "description": "o"}); 26]}), "/options"),
+        (
+            json!({"name": "x", "description": "x", "options": vec![json!({"type": 3, "name": "o", "description": "o"}); 26]}),
+            "/options",
+        ),
         (
             json!({"name": "x", "description": "x", "options": [
                 {"type": 3, "name": "a", "description": "a"},
@@ -649,7 +673,11 @@ fn buttons_menus_and_modals_come_back_as_interactions() {
     );
     let message: Snowflake = message["id"].as_str().unwrap().parse().unwrap();
     scene.events();
-    let press = |custom_id: &str, values: &[String]| Ask::Component { message, custom_id: custom_id.into(), values: values.to_vec() };
+    let press = |custom_id: &str, values: &[String]| Ask::Component {
+        message,
+        custom_id: custom_id.into(),
+        values: values.to_vec(),
+    };
     assert_eq!(scene.world.ask(scene.ada, scene.general, press("gone", &[])).unwrap_err().code, 10062);
 
     let id = scene.world.ask(scene.ada, scene.general, press("go", &[])).unwrap();
@@ -730,7 +758,8 @@ fn webhooks_post_by_their_token_under_another_name() {
     scene.refused(scene.bot, "POST /channels/{c}/webhooks", json!({"name": "Discord"}), 400, 50035);
     scene.refused(scene.bot, &format!("POST /webhooks/{id}/wrong"), json!({"content": "x"}), 401, 50027);
     assert_eq!(scene.call(&format!("POST /webhooks/{id}/{token}"), json!({"content": "x"})).0, 204);
-    let message = scene.good(&format!("POST /webhooks/{id}/{token}?wait=true"), json!({"content": "x", "username": "Post"}));
+    let message =
+        scene.good(&format!("POST /webhooks/{id}/{token}?wait=true"), json!({"content": "x", "username": "Post"}));
     assert_eq!((&message["author"]["username"], &message["webhook_id"]), (&json!("Post"), &json!(id)));
     // Only in the guild's own channels, and never more than fifteen.
     scene.refused(scene.bot, &format!("PATCH /webhooks/{id}"), json!({"channel_id": "5"}), 404, 10003);
@@ -785,7 +814,8 @@ fn threads_have_rights_of_their_own() {
 fn the_same_seed_makes_the_same_world() {
     let ids = |seed| {
         let world = World::new(&WorldConfig { seed, guilds: 2, ..WorldConfig::default() });
-        let guilds: Vec<_> = world.guilds().map(|guild| (guild.id, guild.channels.keys().copied().collect::<Vec<_>>())).collect();
+        let guilds: Vec<_> =
+            world.guilds().map(|guild| (guild.id, guild.channels.keys().copied().collect::<Vec<_>>())).collect();
         let mut scene = Scene { world, ..Scene::new() };
         (guilds, scene.good("POST /channels/{c}/invites", json!({}))["code"].clone())
     };

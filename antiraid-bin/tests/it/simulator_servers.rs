@@ -194,7 +194,11 @@ fn rest_is_for_the_bot() {
         let refused = server.http("GET /api/v10/users/@me", &[], "").await;
         assert_eq!((refused.status, &refused.body["message"]), (401, &json!("401: Unauthorized")));
         for token in ["Bot nope", BOT_TOKEN, "Bearer x"] {
-            assert_eq!(server.http("GET /api/v10/users/@me", &[("Authorization", token)], "").await.status, 401, "{token}");
+            assert_eq!(
+                server.http("GET /api/v10/users/@me", &[("Authorization", token)], "").await.status,
+                401,
+                "{token}"
+            );
         }
         for path in ["/api/v10/users/@me", "/api/users/@me", "/api/v9/users/@me"] {
             let me = server.rest(&format!("GET {path}"), "").await;
@@ -271,7 +275,10 @@ fn rest_tells_its_limits_and_keeps_them() {
         assert_eq!((answer.status, &answer.body["global"]), (429, &json!(false)));
         let wait = answer.body["retry_after"].as_f64().unwrap();
         assert!(wait > 0.0 && wait <= 5.0, "{wait}");
-        assert_eq!((answer.header("x-ratelimit-scope"), answer.header("x-ratelimit-remaining")), (Some("user"), Some("0")));
+        assert_eq!(
+            (answer.header("x-ratelimit-scope"), answer.header("x-ratelimit-remaining")),
+            (Some("user"), Some("0"))
+        );
         assert!(answer.header("retry-after").is_some() && answer.header("x-ratelimit-bucket").is_some());
         assert_eq!(server.rest(&format!("GET /api/v10/channels/{}", server.general()), "").await.status, 200);
     });
@@ -283,11 +290,15 @@ fn rest_fails_on_demand() {
         let server = Server::start(config()).await;
         let me = "GET /api/v10/users/@me";
         server.simulator.fail(&Fault::RestStatus { status: 503, count: 2 });
-        let statuses = [server.rest(me, "").await.status, server.rest(me, "").await.status, server.rest(me, "").await.status];
+        let statuses =
+            [server.rest(me, "").await.status, server.rest(me, "").await.status, server.rest(me, "").await.status];
         assert_eq!(statuses, [503, 503, 200]);
         server.simulator.fail(&Fault::RateLimit { count: 1, retry_after_ms: 1_500, global: true });
         let limited = server.rest(me, "").await;
-        assert_eq!((limited.status, &limited.body["retry_after"], &limited.body["global"]), (429, &json!(1.5), &json!(true)));
+        assert_eq!(
+            (limited.status, &limited.body["retry_after"], &limited.body["global"]),
+            (429, &json!(1.5), &json!(true))
+        );
         assert_eq!(limited.header("x-ratelimit-global"), Some("true"));
         server.simulator.fail(&Fault::RevokeToken);
         assert_eq!(server.rest(me, "").await.status, 401);
@@ -299,7 +310,10 @@ fn a_session_begins_with_the_guilds_and_goes_on_with_what_happens() {
     run(async {
         let server = Server::start(config()).await;
         let answer = server.rest("GET /api/v10/gateway/bot", "").await;
-        assert_eq!((&answer.body["url"], &answer.body["shards"]), (&json!(format!("ws://{}", server.address)), &json!(1)));
+        assert_eq!(
+            (&answer.body["url"], &answer.body["shards"]),
+            (&json!(format!("ws://{}", server.address)), &json!(1))
+        );
         let mut gateway = server.gateway("").await;
         gateway.identify(ALL, [0, 1]).await;
         let ready = gateway.until("READY").await;
@@ -371,7 +385,9 @@ fn shards_share_the_guilds() {
 fn mistakes_of_clients_have_their_close_codes() {
     run(async {
         let server = Server::start(config()).await;
-        let identify = |token: &str, intents: Value, shard: Value| (2, json!({"token": token, "intents": intents, "shard": shard}));
+        let identify = |token: &str, intents: Value, shard: Value| {
+            (2, json!({"token": token, "intents": intents, "shard": shard}))
+        };
         for (what, (op, d), code) in [
             ("a wrong token", identify("nope", json!(1), json!([0, 1])), 4004),
             ("an intent that is none", identify(BOT_TOKEN, json!(1_u64 << 40), json!([0, 1])), 4013),
