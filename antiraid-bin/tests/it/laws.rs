@@ -52,6 +52,7 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("hyper-util", "worker-process"),
     ("subtle", "worker-process"),
     ("axum", "antiraid-bin"),
+    ("notify", "antiraid-bin"),
     ("ratatui", "antiraid-bin"),
     ("clap", "antiraid-bin"),
     ("comfy-table", "antiraid-bin"),
