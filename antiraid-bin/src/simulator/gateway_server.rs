@@ -256,7 +256,8 @@ impl Connection {
         let (Some(session), Some(sequence)) = (d["session_id"].as_str(), d["seq"].as_u64()) else {
             return ControlFlow::Break(Ok(End(Some(close::DECODE_ERROR))));
         };
-        match self.simulator.sessions().resume(self.id, session, sequence) {
+        let resumed = self.simulator.sessions().resume(self.id, session, sequence);
+        match resumed {
             Ok(()) => {
                 self.simulator.tell_connected();
                 ControlFlow::Continue(None)

@@ -72,7 +72,7 @@ impl RestLimits {
         let (bucket, rule) = bucket(method, path);
         // Answers to interactions count nowhere.
         let Some(rule) = rule else { return Allowed::Yes(None) };
-        if now_ms >= self.global.0 + GLOBAL.window_ms {
+        if self.global.1 == 0 || now_ms >= self.global.0 + GLOBAL.window_ms {
             self.global = (now_ms, 0);
         }
         if self.global.1 >= GLOBAL.calls {

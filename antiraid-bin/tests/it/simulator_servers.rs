@@ -342,7 +342,8 @@ fn each_listener_gets_what_its_intents_let_through() {
         let bot = server.simulator.with_world(|world| world.bot());
         server.simulator.with_world(|world| {
             let user = world.add_user("eve", None, Nature::Human);
-            world.join(world.guilds().next().unwrap().id, user).unwrap();
+            let guild = world.guilds().next().unwrap().id;
+            world.join(guild, user).unwrap();
         });
         server.say(server.ada(), "secret");
         server.say(server.ada(), &format!("hello <@{bot}>"));
