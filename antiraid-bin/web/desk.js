@@ -301,6 +301,8 @@ function freshen() {
       const known = world.guilds.get(one.id);
       if (known) known.commands = one.commands;
     }
+    // Somebody may be typing the name of a new one.
+    listCommands();
   }, 50);
 }
 
