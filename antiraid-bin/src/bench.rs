@@ -6,6 +6,7 @@
 mod cold;
 mod dispatch;
 mod expiry;
+mod gateway;
 mod hostile;
 mod latency;
 mod memory;
@@ -61,6 +62,7 @@ pub const MEASUREMENTS: &[Measurement] = &[
     Measurement { name: "thread-100", run: |effort| dispatch::through_a_thread("thread-100", 100, effort) },
     Measurement { name: "thread-1000", run: |effort| dispatch::through_a_thread("thread-1000", 1_000, effort) },
     Measurement { name: "unsubscribed", run: dispatch::unsubscribed },
+    Measurement { name: "gateway-frame", run: gateway::frame },
     Measurement { name: "cold", run: cold::first_event },
     Measurement { name: "memory", run: memory::idle_tenant },
     Measurement { name: "budget", run: memory::under_a_budget },

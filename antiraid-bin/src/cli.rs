@@ -13,19 +13,23 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use jiff::Timestamp;
 use tracing_subscriber::EnvFilter;
-use worker_core::{TemplateName, TenantId, ValueError, WorkerError};
+use worker_core::{Snowflake, TemplateName, TenantId, ValueError, WorkerError};
 use worker_db::DbError;
+use worker_vm::BotRestError;
 
 use crate::bench::{BenchError, Measurement, MemoryArgs};
 use crate::config::{Config, DatabaseUrl, FlagSetting};
+use crate::dev::live_folder::LiveFolderError;
 use crate::engine::Topology;
+use crate::gateway::{GatewayEnd, PlanError};
 use crate::mistake::Mistakes;
 use crate::output::{Output, complain};
 use crate::recording::{RecordingError, Source};
 use crate::type_check::TypeCheckError;
 use crate::{
-    bench, bench_command, check_command, config_command, expiry_command, kv_command, reference_command, replay_command,
-    run_command, template_command, tenant_command, test_command, top_command, types_command, worker_command,
+    bench, bench_command, check_command, config_command, dev_command, expiry_command, kv_command, reference_command,
+    register_command, replay_command, run_command, template_command, tenant_command, test_command, top_command,
+    types_command, worker_command,
 };
 
 const LONG_ABOUT: &str = "\
@@ -100,7 +104,9 @@ enum Command {
     /// Show the settings in force and where each comes from
     Config(ConfigArgs),
     Bench(BenchArgs),
+    Dev(DevArgs),
     Run(RunArgs),
+    Register(RegisterArgs),
     Top(TopArgs),
     /// List the tenants that are quarantined, with the evidence, and release them
     #[command(subcommand)]
@@ -492,21 +498,27 @@ pub struct BenchArgs {
     pub only: Option<Measurements>,
 }
 
-/// Serve events without Discord: from standard input, and over HTTP on this host
+/// Serve Discord's guilds with the bot's token, or events from standard input without it
 ///
-/// Events on standard input are gateway frames, one a line, as `antiraid replay` reads them; each result is a line of JSON
-/// on standard output. Over HTTP, POST /events takes the same lines and answers with the same; GET /stats tells figures,
-/// which `antiraid top` shows.
+/// The token is in the variable DISCORD_TOKEN (or the setting discord.token). Sessions at Discord's gateway are kept in the
+/// database, so that the next start goes on where this one ends.
+///
+/// With --offline, events come on standard input as gateway frames, one a line, as `antiraid replay` reads them; each result
+/// is a line of JSON on standard output. In either case, POST /events takes the same lines over HTTP on this host and
+/// answers with the same; GET /stats tells figures, which `antiraid top` shows.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  DISCORD_TOKEN=… antiraid run --topology process:2
   antiraid run --offline --topology process:2 < raid.jsonl
   curl --data-binary @raid.jsonl http://127.0.0.1:7878/events
 
-SIGTERM and ctrl-c end it in good order: events that were taken are finished first.")]
+SIGTERM and ctrl-c end it in good order: events that were taken are finished first.
+What Discord sends follows from what the templates in the database subscribe to when it starts, or the setting
+discord.intents.")]
 pub struct RunArgs {
-    /// Without Discord; the only way so far
-    #[arg(long, required = true)]
+    /// Without Discord
+    #[arg(long)]
     pub offline: bool,
     /// How workers are put together: thread, process or process*thread, with numbers as in process:2*thread:2
     #[arg(long, value_name = "TOPOLOGY", default_value = "thread")]
@@ -517,6 +529,64 @@ pub struct RunArgs {
     /// Worker threads or processes [default: one a core]
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
+}
+
+/// Try templates in a Discord of your own, in the browser
+///
+/// Starts the engine and a simulated Discord on this host, and prints the address of a page that shows its channels and
+/// members. There you write messages as any member, run commands, press buttons, let members join and leave, or a raid of
+/// them, and see what each template answers, prints and asks of Discord. Templates of DIR are loaded for every simulated
+/// guild, and again as soon as a file of theirs is saved. No token and no network are needed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  antiraid dev                               # the templates of this folder
+  antiraid dev examples/templates
+  antiraid dev my-template --guilds 2 --db sqlite:dev.db
+
+The database is in memory and gone afterwards, unless --db names one; guilds have the same ids each time, so a database
+can be kept. Mistakes in a template are shown in the page and here; what ran before runs on until they are corrected.
+The engine is at this Discord as it is at the real one, by REST and the gateway over loopback. Ctrl-C ends it.")]
+pub struct DevArgs {
+    /// A template, or a folder of templates
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Where the page is served; an address of this host only. Port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7879")]
+    pub listen: SocketAddr,
+    /// How many guilds there are
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub guilds: NonZeroUsize,
+    /// What ids, invite codes and the like are made from
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub seed: u64,
+    /// Worker threads [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+}
+
+/// Register the slash commands of the built-in template with Discord, after showing what would change
+///
+/// The bot's token is in the variable DISCORD_TOKEN (or the setting discord.token). Discord's commands become exactly those
+/// of the built-in template; what has not changed keeps its id and its permissions.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  antiraid register --dry-run                       # only show
+  antiraid register --guild 81384788765712384       # in one guild, at once: to try them
+  antiraid register                                 # everywhere
+
+Exit status: 1 if there were changes and they were not made.")]
+pub struct RegisterArgs {
+    /// In this guild only, beside the global ones
+    #[arg(long, value_name = "ID")]
+    pub guild: Option<Snowflake>,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
 }
 
 /// Watch the workers of a running `antiraid run`: what they do, who uses them, what waits
@@ -586,9 +656,21 @@ pub enum CommandError {
     /// Something could not be measured.
     #[error(transparent)]
     Bench(#[from] BenchError),
+    /// Templates are not loaded any more when they change.
+    #[error(transparent)]
+    LiveFolder(#[from] LiveFolderError),
     /// Standard output failed, other than by its reader's going away.
     #[error("the output cannot be written")]
     Output(#[from] io::Error),
+    /// Discord was asked and did not say how to go on.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Discord's REST API refused or failed.
+    #[error(transparent)]
+    Rest(#[from] BotRestError),
+    /// Discord will not have the bot's connections back.
+    #[error(transparent)]
+    Gateway(#[from] GatewayEnd),
     /// Something that every command stands on is missing.
     #[error("the runtime cannot be started")]
     Runtime(#[source] io::Error),
@@ -606,8 +688,11 @@ impl CommandError {
             Self::Store(DbError::NotFound(_)) => 1,
             Self::Store(error) if error.is_callers_fault() || matches!(error, DbError::BadUrl { .. }) => 2,
             Self::Mistakes(_) | Self::Usage(_) | Self::Recording(_) | Self::BadValue(_) => 2,
+            Self::Plan(PlanError::Shards { .. } | PlanError::NotAllowed(_)) => 2,
+            Self::Rest(BotRestError::Unauthorized) | Self::Plan(PlanError::Rest(BotRestError::Unauthorized)) => 2,
+            Self::Plan(_) | Self::Rest(_) | Self::Gateway(_) => 3,
             Self::Store(_) | Self::Workers(_) | Self::EventsLost(_) => 3,
-            Self::TypeCheck(_) | Self::Bench(_) | Self::Output(_) | Self::Runtime(_) => 3,
+            Self::TypeCheck(_) | Self::Bench(_) | Self::LiveFolder(_) | Self::Output(_) | Self::Runtime(_) => 3,
         }
     }
 }
@@ -665,7 +750,13 @@ fn run(cli: Cli) -> Result<Outcome, CommandError> {
                     cli.settings.db.as_ref().map_or_else(DatabaseUrl::memory, |_| config.database_url.clone());
                 replay_command::run(args, &config, &database, &bars, &mut output).await
             }
+            Command::Dev(args) => {
+                let database =
+                    cli.settings.db.as_ref().map_or_else(DatabaseUrl::memory, |_| config.database_url.clone());
+                dev_command::run(args, &config, &database).await
+            }
             Command::Run(args) => run_command::run(args, &config, &mut output).await,
+            Command::Register(args) => register_command::run(&args, &config, &mut output).await,
             Command::Top(args) => top_command::run(&args).await,
             Command::Tenant(command) => tenant_command::run(command, &config, &mut output).await,
             Command::Bench(_) | Command::BenchMemory(_) | Command::Test(_) | Command::Worker => {
@@ -691,6 +782,9 @@ impl Cli {
         flag("--log", "log.filter", self.settings.log.as_ref());
         flag("--db", "database.url", self.settings.db.as_ref());
         if let Command::Replay(args) = &self.command {
+            flag("--workers", "workers", args.workers.as_ref());
+        }
+        if let Command::Dev(args) = &self.command {
             flag("--workers", "workers", args.workers.as_ref());
         }
         if let Command::Run(args) = &self.command {

@@ -18,8 +18,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use worker_core::Limits;
 use worker_expiry::ExpirySettings;
-use worker_vm::{AddressRange, Links};
+use worker_vm::{AddressRange, DiscordToken, Links};
 
+use crate::gateway::Intents;
 use crate::mistake::{Mistake, Mistakes, Place, did_you_mean, line_of, toml_syntax};
 pub use crate::objects_url::ObjectsUrl;
 
@@ -28,7 +29,11 @@ const DEFAULT_FILE: &str = "antiraid.toml";
 /// What the variables of the environment begin with.
 const ENV_PREFIX: &str = "ANTIRAID_";
 /// Variables with the prefix that are not settings: they name the file.
-const ENV_NOT_SETTINGS: [&str; 2] = ["CONFIG", "TEST_POSTGRES"];
+const ENV_NOT_SETTINGS: [&str; 3] = ["CONFIG", "TEST_POSTGRES", "TEST_PLAYWRIGHT"];
+/// The bot's token: never a flag, as everybody on a host can read those.
+const TOKEN: &str = "discord.token";
+/// The variable that bots' tokens are in by custom. `ANTIRAID_DISCORD_TOKEN` goes before it.
+const TOKEN_VARIABLE: &str = "DISCORD_TOKEN";
 
 /// What the program runs with.
 #[derive(Clone, Debug)]
@@ -55,8 +60,58 @@ pub struct Config {
     pub http_addresses_allowed: Vec<AddressRange>,
     /// Where the objects of templates are.
     pub objects_url: ObjectsUrl,
+    /// How Discord is reached.
+    pub discord: DiscordSettings,
     /// Which events of this program's own log are shown, in the syntax of `EnvFilter`.
     pub log_filter: String,
+}
+
+/// How Discord is reached.
+#[derive(Clone, Debug)]
+pub struct DiscordSettings {
+    /// The bot's token.
+    pub token: Option<DiscordToken>,
+    /// Where its REST API is.
+    pub api_url: String,
+    /// Where its gateway is, if not where it says itself.
+    pub gateway_url: Option<String>,
+    /// How many shards; 0: as many as Discord advises.
+    pub shards: u32,
+    /// What Discord sends.
+    pub intents: IntentsSetting,
+}
+
+/// Intents as set; none: those that the templates need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IntentsSetting(pub Option<Intents>);
+
+impl Default for DiscordSettings {
+    fn default() -> Self {
+        Self {
+            token: None,
+            api_url: "https://discord.com".into(),
+            gateway_url: None,
+            shards: 0,
+            intents: IntentsSetting::default(),
+        }
+    }
+}
+
+impl fmt::Display for IntentsSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(intents) => intents.fmt(f),
+            None => f.write_str("auto"),
+        }
+    }
+}
+
+impl FromStr for IntentsSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" { Ok(Self(None)) } else { text.parse().map(|intents| Self(Some(intents))) }
+    }
 }
 
 impl Default for Config {
@@ -79,6 +134,7 @@ impl Default for Config {
             http_denied_hosts: Vec::new(),
             http_addresses_allowed: Vec::new(),
             objects_url: ObjectsUrl::Folder("antiraid-objects".into()),
+            discord: DiscordSettings::default(),
             log_filter: "warn".into(),
         }
     }
@@ -189,8 +245,14 @@ impl Config {
         if let Some(file) = &file {
             layers = layers.merge(Toml::string(&file.text));
         }
-        layers = layers.merge(environment());
+        layers = layers.merge(token_variable()).merge(environment());
         for flag in flags {
+            if flag.key == TOKEN {
+                let what = format!(
+                    "a token is not given by a flag, which everybody on this host can read: set {TOKEN_VARIABLE}"
+                );
+                mistakes.add(Mistake::new(Place::new(&flag.flag), what));
+            }
             // Read as in the environment: a number if it looks like one, else text.
             let value: Value = flag.value.parse().unwrap_or_else(|never: Infallible| match never {});
             layers = layers.merge((&*flag.key, value));
@@ -231,6 +293,7 @@ impl Config {
         let settings = SETTINGS.iter().map(|setting| {
             let value = match (setting.field)(&mut config) {
                 Field::Url(url) => url.expose().to_owned(),
+                Field::Token(token) => token.as_ref().map_or("", |token| token.expose()).to_owned(),
                 field => field.to_string(),
             };
             (setting.key.to_owned(), value)
@@ -248,7 +311,9 @@ impl Config {
                 continue;
             };
             let value = match (setting.field)(&mut config) {
-                Field::Url(_) | Field::Filter(_) | Field::Dir(_) | Field::Link(_) => Value::from(text.as_str()),
+                Field::Url(_) | Field::Filter(_) | Field::Dir(_) | Field::Link(_) | Field::Token(_) => {
+                    Value::from(text.as_str())
+                }
                 _ => text.parse().unwrap_or_else(|never: Infallible| match never {}),
             };
             if let Err(expected) = (setting.field)(&mut config).set(&value, &setting.range) {
@@ -303,6 +368,9 @@ enum Field<'a> {
     Hosts(&'a mut Vec<String>),
     Addresses(&'a mut Vec<AddressRange>),
     Objects(&'a mut ObjectsUrl),
+    Token(&'a mut Option<DiscordToken>),
+    Gateway(&'a mut Option<String>),
+    Intents(&'a mut IntentsSetting),
     Name(&'a mut String),
     Count32(&'a mut u32),
     Threads(&'a mut NonZeroUsize),
@@ -337,6 +405,11 @@ const SETTINGS: &[Setting] = {
         setting("http.denied_hosts", TEXT, "hosts that they may not, though they are allowed", |c| Hosts(&mut c.http_denied_hosts)),
         setting("http.addresses_allowed", TEXT, "private addresses that requests may go to, such as 10.1.0.0/16: for tests and your own services", |c| Addresses(&mut c.http_addresses_allowed)),
         setting("objects.url", TEXT, "where templates' objects are: file:<folder>, memory: or s3://<bucket>?endpoint=…&region=…", |c| Objects(&mut c.objects_url)),
+        setting("discord.token", TEXT, "the bot's token, also in the variable DISCORD_TOKEN; never a flag", |c| Token(&mut c.discord.token)),
+        setting("discord.api_url", TEXT, "where Discord's REST API is: for a proxy or a simulator", |c| Link(&mut c.discord.api_url)),
+        setting("discord.gateway_url", TEXT, "where Discord's gateway is, wss://… or ws://…; empty: where the API says", |c| Gateway(&mut c.discord.gateway_url)),
+        setting("discord.shards", 0..=16_384, "shards in all, for worker processes a multiple of their number; 0: as many as Discord advises", |c| Count32(&mut c.discord.shards)),
+        setting("discord.intents", TEXT, "which events Discord sends: names of intents with commas between them, or auto: those that templates need", |c| Intents(&mut c.discord.intents)),
         setting("limits.vm_memory_mib_max", 2..=4_096, "Luau and native memory of a tenant", |c| Mib(&mut c.limits.vm_memory_bytes_max)),
         setting("limits.worker_memory_mib_max", 16..=1_048_576, "Luau memory of all VMs of one worker thread, so in all so many times workers; beyond it idle ones go", |c| Mib(&mut c.limits.worker_memory_bytes_max)),
         setting("limits.vm_idle_timeout_s", 1..=604_800, "a VM that nothing ran in for so long goes", |c| Secs(&mut c.limits.vm_idle_timeout)),
@@ -405,6 +478,25 @@ impl Field<'_> {
             }
             Self::Addresses(field) => *field = list(text()?).map(str::parse).collect::<Result<_, String>>()?,
             Self::Objects(field) => *field = text()?.parse()?,
+            Self::Token(field) => {
+                let token = text().map_err(|_| "expected a bot's token".to_owned())?.trim();
+                if token.bytes().any(|byte| !byte.is_ascii_graphic()) {
+                    return Err("expected a bot's token, which has no spaces".into());
+                }
+                *field = if token.is_empty() { None } else { Some(DiscordToken::new(token)) };
+            }
+            Self::Gateway(field) => {
+                let url = text()?;
+                let is_url = ["wss://", "ws://"].iter().any(|scheme| {
+                    let rest = url.strip_prefix(scheme).unwrap_or_default();
+                    !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic())
+                });
+                if !is_url && !url.is_empty() {
+                    return Err("expected a URL that begins with wss:// or ws://".into());
+                }
+                *field = if is_url { Some(url.into()) } else { None };
+            }
+            Self::Intents(field) => *field = text()?.parse()?,
             Self::Name(field) => {
                 let name = text()?;
                 if name.is_empty() || name.contains('\0') {
@@ -434,6 +526,9 @@ impl fmt::Display for Field<'_> {
             Self::Hosts(hosts) => hosts.join(",").fmt(f),
             Self::Addresses(ranges) => ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",").fmt(f),
             Self::Objects(url) => url.fmt(f),
+            Self::Token(token) => f.write_str(if token.is_some() { "<redacted>" } else { "" }),
+            Self::Gateway(url) => f.write_str(url.as_deref().unwrap_or_default()),
+            Self::Intents(intents) => intents.fmt(f),
             Self::Dir(dir) => dir.as_deref().map_or(Ok(()), |dir| dir.display().fmt(f)),
             Self::Threads(count) => count.fmt(f),
             Self::Count(count) => count.fmt(f),
@@ -494,6 +589,11 @@ fn environment() -> Env {
     })
 }
 
+/// The token where bots have it by custom.
+fn token_variable() -> Env {
+    Env::raw().only(&[TOKEN_VARIABLE]).map(|_| TOKEN.into())
+}
+
 /// What the variable of the key is called, after the prefix.
 fn variable_part(key: &str) -> String {
     key.replace('.', "_").to_ascii_uppercase()
@@ -504,6 +604,10 @@ fn place(layers: &Figment, key: &str, tag: Tag, file: Option<&ConfigFile>, flags
     let layer = layers.get_metadata(tag).map_or("", |layer| &*layer.name);
     if layer.contains(ENV_PREFIX) {
         return Place::new(format!("{ENV_PREFIX}{}", variable_part(key)));
+    }
+    // The only other layer of variables.
+    if layer.contains("environment variable") {
+        return Place::new(TOKEN_VARIABLE);
     }
     match file.filter(|_| layer.contains("TOML")) {
         Some(file) => file.line(key).map_or_else(|| Place::file(&file.path), |line| Place::line(&file.path, line)),
@@ -570,7 +674,7 @@ fn check_filter(filter: &str) -> Result<(), String> {
 /// The value for a message; what may hold a password is not shown.
 fn shown(value: &Value, setting: &Setting) -> String {
     match value {
-        _ if ["database.url", "objects.url"].contains(&setting.key) => "what is there".into(),
+        _ if ["database.url", "objects.url", TOKEN].contains(&setting.key) => "what is there".into(),
         Value::String(_, text) => format!("{text:?}"),
         Value::Char(_, c) => format!("{:?}", c.to_string()),
         Value::Bool(_, b) => b.to_string(),

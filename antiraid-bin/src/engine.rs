@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use worker_builtins::Builtins;
 use worker_core::{
@@ -15,11 +16,12 @@ use worker_db::WorkerDb;
 use worker_expiry::ExpiryProcess;
 use worker_pool::{Poolable, QueueSizes, WorkerPool, WorkerPoolConfig, WorkerThread, WorkerThreadConfig};
 use worker_process::{Evidence, Program, Quarantine, Timeouts, WorkerProcessConfig, WorkerProcessHandle};
-use worker_vm::{HttpConfig, ObjectsConfig, Services, ServicesConfig};
+use worker_vm::{DiscordConfig, HttpConfig, ObjectsConfig, Services, ServicesConfig};
 
-use crate::config::Config;
+use crate::config::{Config, DiscordSettings};
+use crate::gateway::{GatewayPlan, Intents};
 use crate::mistake::{Mistake, Mistakes, Place};
-use crate::worker::WorkerParts;
+use crate::worker::{Worker, WorkerParts};
 
 /// Workers in threads that act as one.
 pub type Workers = WorkerPool<WorkerThread>;
@@ -33,8 +35,31 @@ pub fn builtins(config: &Config) -> Result<Builtins, Mistakes> {
     })
 }
 
-/// What workers reach outside of the process, as the settings say.
+/// What workers reach outside of the process, as the settings say, without Discord.
 pub fn services(config: &Config) -> Result<Services, Mistakes> {
+    services_with(config, None)
+}
+
+/// The same with the bot of this plan, whose token the settings have.
+pub fn services_at(config: &Config, plan: &GatewayPlan) -> Result<Services, Mistakes> {
+    let discord = config.discord.token.clone().map(|token| DiscordConfig {
+        api_url: Some(config.discord.api_url.clone()).filter(|url| *url != DiscordSettings::default().api_url),
+        ..DiscordConfig::new(token, plan.application)
+    });
+    let services = services_with(config, discord)?;
+    if let Some(discord) = services.discord() {
+        discord.guild_states().set_bot(plan.bot);
+        if let Err(error) = discord.set_current_user(plan.user.as_bytes()) {
+            tracing::warn!(
+                "templates cannot ask who the bot is before the gateway says: {}",
+                crate::cli::chain(&error)
+            );
+        }
+    }
+    Ok(services)
+}
+
+fn services_with(config: &Config, discord: Option<DiscordConfig>) -> Result<Services, Mistakes> {
     let http = HttpConfig {
         allowed_hosts: config.http_allowed_hosts.clone(),
         denied_hosts: config.http_denied_hosts.clone(),
@@ -42,7 +67,7 @@ pub fn services(config: &Config) -> Result<Services, Mistakes> {
         ..HttpConfig::default()
     };
     let objects = ObjectsConfig { place: config.objects_url.place()? };
-    Services::new(ServicesConfig { http, objects }).map_err(|error| {
+    Services::new(ServicesConfig { http, objects, discord }).map_err(|error| {
         let what = format!("`objects.url` cannot be used: {}", crate::cli::chain(&error));
         Mistake::new(Place::new("settings"), what).into()
     })
@@ -55,13 +80,15 @@ pub async fn start(
     builtins: Builtins,
     services: Services,
     waiting_max: NonZeroUsize,
+    intents: Option<Intents>,
 ) -> Result<Workers, WorkerError> {
-    let worker = threads(config, db, builtins, services, waiting_max, Vec::new());
+    let worker = threads(config, db, builtins, services, waiting_max, Vec::new(), intents);
     let pool = WorkerPoolConfig { workers: config.workers, worker };
     WorkerPool::start(WorkerId::new(0), WorkerFilter::all(), Routing::default(), &pool).await
 }
 
-/// Worker threads over one database. The tenants that are paused find in their logs why.
+/// Worker threads over one database. The tenants that are paused find in their logs why. With intents, templates are told of
+/// events that do not come.
 pub fn threads(
     config: &Config,
     db: &WorkerDb,
@@ -69,16 +96,31 @@ pub fn threads(
     services: Services,
     waiting_max: NonZeroUsize,
     paused: Vec<Evidence>,
+    intents: Option<Intents>,
+) -> WorkerThreadConfig {
+    threads_with(config, db, builtins, services, waiting_max, intents, move |worker, filter| {
+        paused.iter().filter(|evidence| filter.keeps_apart(evidence.tenant)).for_each(|evidence| worker.report_quarantine(evidence));
+        worker
+    })
+}
+
+/// The same, and each thread's worker is made into something else that is one.
+pub fn threads_with<W: WorkerLike + 'static>(
+    config: &Config,
+    db: &WorkerDb,
+    builtins: Builtins,
+    services: Services,
+    waiting_max: NonZeroUsize,
+    intents: Option<Intents>,
+    with: impl Fn(Worker, &WorkerFilter) -> W + Send + Sync + 'static,
 ) -> WorkerThreadConfig {
     let rules = RatelimitRules::default();
     let parts = WorkerParts::new(db.clone(), builtins, config.limits.clone(), rules, config.links.clone())
         .with_services(services)
+        .with_intents(intents)
         .with_expiry(config.expiry.clone(), ExpiryProcess::new(&config.expiry_process));
     WorkerThreadConfig::new(move |id: WorkerId, filter: WorkerFilter| {
-        let kept_apart = |evidence: &&Evidence| filter.keeps_apart(evidence.tenant);
-        let paused: Vec<_> = paused.iter().filter(kept_apart).cloned().collect();
-        let worker = parts.worker(id, filter);
-        paused.iter().for_each(|evidence| worker.report_quarantine(evidence));
+        let worker = with(parts.worker(id, filter.clone()), &filter);
         async move { Ok(worker) }
     })
     .with_queues(queues(waiting_max))
@@ -146,6 +188,11 @@ impl Topology {
         self.processes.is_some()
     }
 
+    /// Processes, if there are any.
+    pub fn process_count(self, config: &Config) -> Option<NonZeroUsize> {
+        self.sizes(config).0
+    }
+
     /// Workers in all.
     pub fn workers(self, config: &Config) -> NonZeroUsize {
         let (processes, threads) = self.sizes(config);
@@ -178,6 +225,8 @@ pub struct MadeOf {
     pub threads: NonZeroUsize,
     /// Room in their queues.
     pub waiting_max: NonZeroUsize,
+    /// The gateway: a process runs the shards of its own tenants.
+    pub gateway: Option<GatewayPlan>,
 }
 
 /// Worker processes of this program with these settings. The database must not be in memory: they could not share it.
@@ -186,6 +235,7 @@ pub fn processes(
     threads: NonZeroUsize,
     waiting_max: NonZeroUsize,
     quarantine: Quarantine,
+    gateway: Option<GatewayPlan>,
 ) -> Result<WorkerProcessConfig, WorkerError> {
     let failed = |what: &str, error: Box<dyn std::error::Error + Send + Sync>| {
         WorkerError::new(WorkerErrorKind::Internal, what).with_source(error)
@@ -195,7 +245,7 @@ pub fn processes(
     // What is needed to find files and to make temporary ones, and to trace; nothing else of this process's environment.
     let passed_on = ["PATH", "HOME", "TMPDIR", "TZ", "RUST_BACKTRACE"];
     program.env = passed_on.iter().filter_map(|&name| Some((OsString::from(name), std::env::var_os(name)?))).collect();
-    let made_of = MadeOf { settings: config.to_settings(), threads, waiting_max };
+    let made_of = MadeOf { settings: config.to_settings(), threads, waiting_max, gateway };
     let processes = WorkerProcessConfig::new(program, &made_of)
         .map_err(|error| failed("the settings cannot be passed on", error.into()))?;
     let answer = config.limits.dispatch_timeout + Duration::from_secs(30);
@@ -220,25 +270,51 @@ pub enum AnyWorkers {
     Processes(WorkerPool<WorkerProcessHandle>),
 }
 
+/// What workers of any topology are made of.
+pub struct AnyWorkersConfig<'a> {
+    /// How they are put together.
+    pub topology: Topology,
+    /// The settings.
+    pub config: &'a Config,
+    /// Threads use these; processes make their own, of the same settings.
+    pub db: &'a WorkerDb,
+    /// The built-in template and the shared library, for threads.
+    pub builtins: Builtins,
+    /// What threads reach outside of the process.
+    pub services: Services,
+    /// Room in each queue.
+    pub waiting_max: NonZeroUsize,
+    /// Of all processes.
+    pub quarantine: Quarantine,
+    /// Discord's gateway. Processes run the shards; threads only know what does not come.
+    pub gateway: Option<AnyWorkersGateway>,
+}
+
+/// How workers are at the gateway.
+pub struct AnyWorkersGateway {
+    /// What all shards have in common.
+    pub plan: GatewayPlan,
+    /// Hears what processes say: words of [`Word`](crate::gateway::Word).
+    pub hear: Box<dyn Fn(WorkerId, Bytes) + Send + Sync>,
+}
+
 impl AnyWorkers {
-    /// Starts them. Threads use the services; processes make their own, of the same settings.
-    pub async fn start(
-        topology: Topology,
-        config: &Config,
-        db: &WorkerDb,
-        builtins: Builtins,
-        services: Services,
-        waiting_max: NonZeroUsize,
-        quarantine: Quarantine,
-    ) -> Result<Self, WorkerError> {
+    /// Starts them.
+    pub async fn start(made_of: AnyWorkersConfig<'_>) -> Result<Self, WorkerError> {
+        let AnyWorkersConfig { topology, config, db, builtins, services, waiting_max, quarantine, gateway } = made_of;
         let (first, all) = (WorkerId::new(0), WorkerFilter::all());
         match topology.sizes(config) {
             (None, threads) => {
                 let config = Config { workers: threads, ..config.clone() };
-                start(&config, db, builtins, services, waiting_max).await.map(Self::Threads)
+                let intents = gateway.map(|gateway| gateway.plan.intents);
+                start(&config, db, builtins, services, waiting_max, intents).await.map(Self::Threads)
             }
             (Some(workers), threads) => {
-                let worker = processes(config, threads, waiting_max, quarantine)?;
+                let (plan, hear) = gateway.map(|gateway| (gateway.plan, gateway.hear)).unzip();
+                let mut worker = processes(config, threads, waiting_max, quarantine, plan)?;
+                if let Some(hear) = hear {
+                    worker = worker.with_words(hear);
+                }
                 let pool = WorkerPoolConfig { workers, worker };
                 WorkerPool::start(first, all, Routing::default(), &pool).await.map(Self::Processes)
             }

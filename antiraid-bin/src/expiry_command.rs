@@ -161,7 +161,8 @@ async fn change(
 
 /// Workers that only handle what expires, until standard input ends; then their figures.
 async fn serve(db: &WorkerDb, config: &Config, output: &mut Output) -> Result<Outcome, CommandError> {
-    let workers = engine::start(config, db, engine::builtins(config)?, engine::services(config)?, WAITING_MAX).await;
+    let workers =
+        engine::start(config, db, engine::builtins(config)?, engine::services(config)?, WAITING_MAX, None).await;
     let workers = workers.map_err(CommandError::Workers)?;
     complain("ready");
     tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;

@@ -43,6 +43,11 @@ impl<'a> GatewayFrame<'a> {
         self.t.as_ref().map(|name| &*name.0)
     }
 
+    /// The text of its payload.
+    pub fn payload(&self) -> Option<&'a str> {
+        self.d.map(RawValue::get)
+    }
+
     /// The number of the event in its session, for resuming.
     pub fn sequence(&self) -> Option<u64> {
         self.s
@@ -105,9 +110,20 @@ pub struct GatewaySession {
 }
 
 impl GatewaySession {
+    /// A session of this bot. One that is resumed begins without a `READY`.
+    pub fn of(bot: Snowflake) -> Self {
+        Self { bot: Some(bot) }
+    }
+
     /// The next frame of the session.
     pub fn sift(&mut self, line: &Bytes) -> Result<Sifted, FrameError> {
+        self.sift_with(line, |_| {})
+    }
+
+    /// The same; `see` looks at the frame first, whatever becomes of it.
+    pub fn sift_with(&mut self, line: &Bytes, see: impl FnOnce(&GatewayFrame<'_>)) -> Result<Sifted, FrameError> {
         let frame = GatewayFrame::peek(line)?;
+        see(&frame);
         if frame.op != 0 {
             return Ok(Sifted::Skip(SkipReason::NotAnEvent));
         }
@@ -129,16 +145,19 @@ impl GatewaySession {
             "GUILD_UPDATE" | "GUILD_DELETE" => ("id", &payload.id),
             _ => ("guild_id", &payload.guild_id),
         };
-        let guild = match guild {
-            Id::Is(guild) => *guild,
-            Id::Absent => return Ok(Sifted::Skip(SkipReason::NoGuild)),
-            Id::Bad => return Err(FrameError::BadGuild { field }),
+        let user = if name == "INTERACTION_CREATE" { payload.installed_by_user() } else { None };
+        let tenant = match (guild, user) {
+            (Id::Bad, _) => return Err(FrameError::BadGuild { field }),
+            // Where a user brought the bot along, the guild may know nothing of it: its templates are not asked.
+            (_, Some(user)) => TenantId::User(user),
+            (Id::Is(guild), None) => TenantId::Guild(*guild),
+            (Id::Absent, None) => return Ok(Sifted::Skip(SkipReason::NoGuild)),
         };
         if self.bot.is_some() && payload.author(name) == self.bot {
             return Ok(Sifted::Skip(SkipReason::OwnUser));
         }
         let event = Event::discord(name, line.slice_ref(d.get().as_bytes()));
-        Ok(Sifted::Deliver { tenant: TenantId::Guild(guild), event })
+        Ok(Sifted::Deliver { tenant, event })
     }
 }
 
@@ -207,6 +226,20 @@ struct Payload {
     inviter: Object<HasId>,
     creator_id: Id,
     owner_id: Id,
+    authorizing_integration_owners: Object<Owners>,
+}
+
+/// By whose installation an interaction came to be: the keys are kinds of installation
+/// (<https://discord.com/developers/docs/resources/application#application-object-application-integration-types>).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Owners {
+    /// The guild that has the bot; 0 in a direct message with it.
+    #[serde(rename = "0")]
+    guild: Id,
+    /// The user who has it.
+    #[serde(rename = "1")]
+    user: Id,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -231,6 +264,12 @@ impl Payload {
                 Err(FrameError::not_json(d.get(), offset, &error))
             }
         }
+    }
+
+    /// The user whose installation alone the interaction came by.
+    fn installed_by_user(&self) -> Option<Snowflake> {
+        let owners = self.authorizing_integration_owners.0.as_ref()?;
+        if owners.guild.get().is_some() { None } else { owners.user.get() }
     }
 
     fn author(&self, event: &str) -> Option<Snowflake> {
@@ -443,6 +482,34 @@ mod tests {
         for odd in ["null", "[]", "[[1],{}]", "7", "-7", "1.5", "true", r#""text""#] {
             assert_eq!(skipped(&event("SESSIONS_REPLACE", odd)), SkipReason::NoGuild, "{odd}");
         }
+    }
+
+    #[test]
+    fn interactions_of_a_users_installation_go_to_the_user() {
+        let interaction = |d: serde_json::Value| event("INTERACTION_CREATE", d);
+        let owners = |guild_id: serde_json::Value, owners: serde_json::Value| {
+            interaction(json!({"guild_id": guild_id, "authorizing_integration_owners": owners, "user": {"id": "8"}}))
+        };
+        let (guild, user) = (TenantId::guild(42), TenantId::user(7));
+        assert_eq!(delivered(&owners(json!("42"), json!({"1": "7"}))).0, user, "in a guild without the bot");
+        assert_eq!(
+            delivered(&owners(json!("42"), json!({"0": "42", "1": "7"}))).0,
+            guild,
+            "in a guild that has it too"
+        );
+        assert_eq!(delivered(&owners(json!("42"), json!({"0": "42"}))).0, guild);
+        assert_eq!(delivered(&owners(json!(null), json!({"1": "7"}))).0, user, "between users");
+        assert_eq!(delivered(&owners(json!(null), json!({"0": "0", "1": "7"}))).0, user, "with the bot");
+        assert_eq!(skipped(&owners(json!(null), json!({"0": "0"}))), SkipReason::NoGuild);
+        assert_eq!(skipped(&owners(json!(null), json!({"1": "nobody"}))), SkipReason::NoGuild);
+        assert_eq!(delivered(&owners(json!("42"), json!("odd"))).0, guild);
+    }
+
+    #[test]
+    fn a_resumed_session_knows_the_bot() {
+        let line = event("MESSAGE_CREATE", json!({"guild_id": "42", "author": {"id": "99"}}));
+        let sifted = GatewaySession::of(Snowflake::new(99)).sift(&Bytes::from(line));
+        assert!(matches!(sifted, Ok(Sifted::Skip(SkipReason::OwnUser))));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use worker_process::Quarantine;
 
 use crate::cli::{CommandError, Outcome, ReplayArgs};
 use crate::config::{Config, DatabaseUrl, ObjectsUrl};
-use crate::engine::{AnyWorkers, Topology};
+use crate::engine::{AnyWorkers, AnyWorkersConfig, Topology};
 use crate::output::{Output, complain};
 use crate::recording::{Batch, Source, read_ahead};
 use crate::replay::{Ending, Replay};
@@ -66,10 +66,18 @@ pub async fn replay(
     let in_flight_max = in_flight_max(&args, config);
     // Beside workers of this machine that may serve the same database.
     let config = &Config { expiry_process: format!("{}/replay", config.expiry_process), ..config.clone() };
-    let quarantine = Quarantine::default();
-    let workers = AnyWorkers::start(args.topology, config, &db, builtins, services, in_flight_max, quarantine)
-        .await
-        .map_err(CommandError::Workers)?;
+    let workers = AnyWorkers::start(AnyWorkersConfig {
+        topology: args.topology,
+        config,
+        db: &db,
+        builtins,
+        services,
+        waiting_max: in_flight_max,
+        quarantine: Quarantine::default(),
+        gateway: None,
+    })
+    .await
+    .map_err(CommandError::Workers)?;
     let bar = progress_bar(&args, bars);
     let started = Instant::now();
     let (tally, ending) = Replay::new(&workers, in_flight_max.get(), results)

@@ -1,9 +1,9 @@
-//! `antiraid run`: serves workers, so far without Discord: events come on standard input and over HTTP on this host.
+//! `antiraid run`: serves workers. Events come from Discord's gateway, or on standard input; and over HTTP on this host.
 
 use std::cell::Cell;
 use std::io;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -14,15 +14,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use worker_core::{TenantId, WorkerId, WorkerLike, WorkerStats};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use worker_core::{Call, Event, TenantId, WorkerFilter, WorkerId, WorkerLike, WorkerStats};
 use worker_db::WorkerDb;
 use worker_process::{Evidence, Quarantine, QuarantinePolicy};
+use worker_vm::{BotRest, BotRestError, DiscordToken};
 
 use crate::cli::{CommandError, Outcome, RunArgs, chain};
 use crate::config::{Config, DatabaseUrl};
-use crate::engine::{self, AnyWorkers};
+use crate::engine::{self, AnyWorkers, AnyWorkersConfig, AnyWorkersGateway};
+use crate::gateway::{Gateway, GatewayEnd, GatewayParts, GatewayPlan, PlanError, Word, observer};
 use crate::gateway_frame::{GatewaySession, Sifted};
 use crate::output::{Output, complain};
 use crate::recording::{Recorded, Source, read_ahead};
@@ -35,6 +37,11 @@ const BODY_BYTES_MAX: usize = 32 << 20;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is looked whether an operator has released a tenant.
 const QUARANTINE_INTERVAL: Duration = Duration::from_secs(2);
+/// Events on their way from one worker process to another.
+const STRAYS_MAX: usize = 4_096;
+/// Between two attempts to reach Discord at the start; doubled each time, with a random part.
+const DISCORD_RETRY: Duration = Duration::from_secs(1);
+const DISCORD_RETRY_MAX: Duration = Duration::from_secs(60);
 /// Events in flight from standard input, for each worker.
 const IN_FLIGHT_EACH: usize = 64;
 
@@ -66,9 +73,98 @@ pub struct WorkerSnapshot {
 
 struct Served {
     workers: AnyWorkers,
+    /// The shards of this process; worker processes have their own.
+    gateway: OnceLock<Gateway>,
     quarantine: Quarantine,
     topology: String,
     started: Instant,
+}
+
+/// The workers, as the gateway's shards of this process see them.
+struct ServedWorkers(Weak<Served>);
+
+impl WorkerLike for ServedWorkers {
+    fn id(&self) -> WorkerId {
+        self.0.upgrade().map_or(WorkerId::new(0), |served| served.workers.id())
+    }
+
+    fn submit(&self, call: Call) {
+        // Without them the call is dropped, which tells its caller.
+        if let Some(served) = self.0.upgrade() {
+            served.workers.submit(call);
+        }
+    }
+}
+
+/// What is needed to be at Discord's gateway.
+struct Online {
+    plan: GatewayPlan,
+    token: DiscordToken,
+    rest: BotRest,
+}
+
+/// What worker processes say.
+struct Heard {
+    strays: mpsc::Receiver<(TenantId, Event)>,
+    end: watch::Receiver<Option<GatewayEnd>>,
+}
+
+/// Asks Discord what a gateway needs, for as long as it takes; `None` if the program was told to end meanwhile.
+async fn go_online(
+    config: &Config,
+    db: &WorkerDb,
+    processes: NonZeroU32,
+    terminate: &mut Signal,
+) -> Result<Option<Online>, CommandError> {
+    let token = config.discord.token.clone().ok_or(CommandError::Usage(
+        "no bot's token: set DISCORD_TOKEN or `discord.token`, or give --offline to serve events without Discord",
+    ))?;
+    let rest = BotRest::new(&config.discord.api_url, token.expose()).ok_or(BotRestError::Unauthorized)?;
+    let mut wait = DISCORD_RETRY;
+    loop {
+        let planned = tokio::select! {
+            planned = GatewayPlan::make(&rest, &config.discord, db, processes) => planned,
+            _ = terminate.recv() => return Ok(None),
+            pressed = tokio::signal::ctrl_c() => return pressed.map(|()| None).map_err(CommandError::Output),
+        };
+        let error = match planned {
+            Ok(plan) => return Ok(Some(Online { plan, token, rest })),
+            Err(PlanError::Rest(error)) if error.is_passing() => error,
+            Err(error) => return Err(error.into()),
+        };
+        complain(format_args!("{}; trying again in {} s", chain(&error), wait.as_secs()));
+        tokio::select! {
+            () = tokio::time::sleep(wait.mul_f64(0.75 + rand::random::<f64>() / 2.0)) => {}
+            _ = terminate.recv() => return Ok(None),
+            pressed = tokio::signal::ctrl_c() => return pressed.map(|()| None).map_err(CommandError::Output),
+        }
+        wait = (wait * 2).min(DISCORD_RETRY_MAX);
+    }
+}
+
+/// Hears what worker processes say, and who wants to know it.
+fn ears() -> (Box<dyn Fn(WorkerId, Bytes) + Send + Sync>, Heard) {
+    let (stray, strays) = mpsc::channel(STRAYS_MAX);
+    let (tell_end, end) = watch::channel(None);
+    let hear = move |worker, bytes: Bytes| match Word::decode(&bytes) {
+        Ok(Word::Stray { tenant, event }) => {
+            let name = event.name().clone();
+            if stray.try_send((tenant, event)).is_err() {
+                tracing::error!(%tenant, event = %name, %worker, "an event of another worker's tenant is lost: too many wait");
+            }
+        }
+        Ok(Word::Ended(end)) => drop(tell_end.send(Some(end))),
+        Err(error) => tracing::error!(%worker, "the worker process said something strange: {}", chain(&error)),
+    };
+    (Box::new(hear), Heard { strays, end })
+}
+
+/// Gives events to their tenants' workers that came by the shards of others.
+async fn route(mut strays: mpsc::Receiver<(TenantId, Event)>, served: Weak<Served>) {
+    while let Some((tenant, event)) = strays.recv().await {
+        let Some(served) = served.upgrade() else { return };
+        served.workers.dispatch_nowait(tenant, event);
+    }
 }
 
 /// Runs the command.
@@ -85,18 +181,61 @@ pub async fn run(args: RunArgs, config: &Config, output: &mut Output) -> Result<
         return Err(CommandError::Usage("processes cannot share a database in memory; give --db sqlite:<file>"));
     }
     let builtins = engine::builtins(config)?;
-    let services = engine::services(config)?;
     let db = store::open(&config.database_url, &config.limits).await?;
+    let online = if args.offline {
+        None
+    } else {
+        let processes =
+            args.topology.process_count(config).map_or(1, |processes| processes.get().try_into().unwrap_or(u32::MAX));
+        let processes = NonZeroU32::new(processes).unwrap_or(NonZeroU32::MIN);
+        match go_online(config, &db, processes, &mut terminate).await? {
+            Some(online) => Some(online),
+            None => return Ok(Outcome::Good),
+        }
+    };
+    let services = match &online {
+        Some(online) => engine::services_at(config, &online.plan)?,
+        None => engine::services(config)?,
+    };
     let quarantine = persistent_quarantine(&db).await?;
     let waiting_max = NonZeroUsize::new(config.limits.tenant_queue_max).unwrap_or(NonZeroUsize::MIN);
-    let workers = AnyWorkers::start(args.topology, config, &db, builtins, services, waiting_max, quarantine.clone())
-        .await
-        .map_err(CommandError::Workers)?;
+    let (hear, heard) = ears();
+    let workers = AnyWorkers::start(AnyWorkersConfig {
+        topology: args.topology,
+        config,
+        db: &db,
+        builtins,
+        services: services.clone(),
+        waiting_max,
+        quarantine: quarantine.clone(),
+        gateway: online.as_ref().map(|online| AnyWorkersGateway { plan: online.plan.clone(), hear }),
+    })
+    .await
+    .map_err(CommandError::Workers)?;
     let in_flight = args.topology.workers(config).get().saturating_mul(IN_FLIGHT_EACH).min(waiting_max.get());
-    let served = Arc::new(Served { workers, quarantine, topology: args.topology.to_string(), started: Instant::now() });
+    let served = Arc::new(Served {
+        workers,
+        gateway: OnceLock::new(),
+        quarantine,
+        topology: args.topology.to_string(),
+        started: Instant::now(),
+    });
 
     let listener = TcpListener::bind(args.listen).await?;
     complain(format_args!("serving http://{} with {}", listener.local_addr()?, served.topology));
+    let routes = tokio::spawn(route(heard.strays, Arc::downgrade(&served)));
+    if let Some(Online { plan, token, rest }) = online {
+        let (bot, shards, intents) = (plan.bot, plan.shards, plan.intents);
+        if !args.topology.has_processes() {
+            let sink = Arc::new(ServedWorkers(Arc::downgrade(&served)));
+            let own = plan.shards_of(&WorkerFilter::all());
+            let parts = GatewayParts { plan, token, rest, db: db.clone(), sink, observer: observer(&services) };
+            let _ = served.gateway.set(Gateway::start(parts, own).await?);
+        }
+        complain(format_args!("at Discord's gateway as {bot} with {shards} shards, for {intents}"));
+    }
+    let gateway_end = gateway_end(served.gateway.get().cloned(), services, heard.end);
+    let mut gateway_end = std::pin::pin!(gateway_end);
     let (stop, stopped) = watch::channel(false);
     let mut http = tokio::spawn(serve(listener, Arc::clone(&served), stopped.clone()));
     let releases = tokio::spawn(see_releases(db.clone(), Arc::clone(&served)));
@@ -118,7 +257,7 @@ pub async fn run(args: RunArgs, config: &Config, output: &mut Output) -> Result<
     let events = replay
         .run(read_ahead(vec![Source::Stdin], NonZeroU32::MIN), interrupt, async |_: &_| Ok::<_, CommandError>(()));
     let mut events = std::pin::pin!(events);
-    let mut reading = true;
+    let mut reading = args.offline;
     let ended = loop {
         tokio::select! {
             ended = &mut events, if reading => {
@@ -129,6 +268,7 @@ pub async fn run(args: RunArgs, config: &Config, output: &mut Output) -> Result<
                     Ok(_) => {}
                 }
             }
+            end = &mut gateway_end => break Err(CommandError::Gateway(end)),
             _ = terminate.recv() => break Ok(()),
             pressed = tokio::signal::ctrl_c() => break pressed.map_err(CommandError::Output),
             crashed = &mut http => {
@@ -137,8 +277,12 @@ pub async fn run(args: RunArgs, config: &Config, output: &mut Output) -> Result<
             }
         }
     };
-    // No new events; those that were taken are finished, and their answers written.
+    // No new events; those that were taken are finished, and their answers written. Worker processes close their shards
+    // when they drain.
     let _ = stop.send(true);
+    if let Some(gateway) = served.gateway.get() {
+        gateway.stop().await;
+    }
     if reading {
         events.await?;
     }
@@ -152,8 +296,29 @@ pub async fn run(args: RunArgs, config: &Config, output: &mut Output) -> Result<
     let _ = tokio::time::timeout(Duration::from_secs(1), &mut http).await;
     http.abort();
     releases.abort();
+    routes.abort();
     db.close().await;
     ended.map(|()| Outcome::Good)
+}
+
+/// Returns when Discord will not have the bot any more, as shards here or in worker processes learn.
+async fn gateway_end(
+    gateway: Option<Gateway>,
+    services: worker_vm::Services,
+    mut told: watch::Receiver<Option<GatewayEnd>>,
+) -> GatewayEnd {
+    if let Some(gateway) = gateway {
+        return GatewayEnd::first(&gateway, &services).await;
+    }
+    let end = match told.wait_for(Option::is_some).await {
+        Ok(end) => end.clone(),
+        // There are no worker processes.
+        Err(_) => None,
+    };
+    match end {
+        Some(end) => end,
+        None => std::future::pending().await,
+    }
 }
 
 /// A quarantine that the database remembers.
@@ -293,6 +458,9 @@ async fn stats(State(served): State<Arc<Served>>) -> axum::Json<Snapshot> {
             snapshot.total += stats;
         }
         snapshot.workers.push(WorkerSnapshot { id, pid, stats });
+    }
+    if let Some(gateway) = served.gateway.get() {
+        snapshot.total.shards = gateway.stats();
     }
     axum::Json(snapshot)
 }

@@ -12,7 +12,7 @@ use ratatui::text::{Line, Text};
 use ratatui::widgets::{Block, Paragraph, Row, Table};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use worker_core::TenantUse;
+use worker_core::{ShardState, TenantUse};
 
 use crate::cli::{CommandError, Outcome, TopArgs, chain};
 use crate::run_command::Snapshot;
@@ -72,15 +72,20 @@ impl View {
         let height = frame.area().height;
         let rows = |rows: usize| u16::try_from(rows).unwrap_or(u16::MAX).saturating_add(3);
         let quarantined = if self.now.quarantined.is_empty() { 0 } else { rows(self.now.quarantined.len().min(5)) };
-        let [top, middle, bottom, low] = Layout::vertical([
+        let shards = if self.now.total.shards.is_empty() { 0 } else { rows(self.now.total.shards.len()).min(height / 3) };
+        let [top, middle, gateway, bottom, low] = Layout::vertical([
             Constraint::Length(2),
             Constraint::Length(rows(self.now.workers.len()).min(height / 2)),
+            Constraint::Length(shards),
             Constraint::Min(4),
             Constraint::Length(quarantined.min(height / 3)),
         ])
         .areas(frame.area());
         frame.render_widget(self.headline(), top);
         frame.render_widget(self.workers(), middle);
+        if shards > 0 {
+            frame.render_widget(self.shards(), gateway);
+        }
         frame.render_widget(self.tenants(), bottom);
         if quarantined > 0 {
             frame.render_widget(self.quarantined(), low);
@@ -152,6 +157,43 @@ impl View {
                 ("VMs", 6),
                 ("MiB", 8),
                 ("restarts", 8),
+            ],
+            rows.collect(),
+        )
+    }
+
+    /// What needs a look comes first: a bot may have more shards than a screen has lines.
+    fn shards(&self) -> Table<'_> {
+        let mut shards: Vec<_> = self.now.total.shards.iter().collect();
+        shards.sort_by_key(|shard| (shard.state == ShardState::Active, shard.shard));
+        let rows = shards.into_iter().map(|shard| {
+            let before = self.before.total.shards.iter().find(|before| before.shard == shard.shard);
+            let latency = shard.latency_ms.map_or_else(|| "-".into(), |latency| format!("{latency:.0}"));
+            let shown = row([
+                format!("{}/{}", shard.shard, shard.shards),
+                shard.state.to_string(),
+                latency,
+                shard.sequence.to_string(),
+                format!("{:.0}", self.rate(before.map_or(shard.events, |before| before.events), shard.events)),
+                shard.reconnects.to_string(),
+                format!("{}+{}", shard.resumes, shard.identifies),
+                shard.refused.values().sum::<u64>().to_string(),
+                shard.trouble.clone().unwrap_or_default(),
+            ]);
+            if shard.state == ShardState::Active { shown } else { shown.yellow() }
+        });
+        table(
+            " shards ",
+            [
+                ("shard", 9),
+                ("state", 12),
+                ("ms", 6),
+                ("sequence", 11),
+                ("events/s", 9),
+                ("reconnects", 10),
+                ("resumed+new", 11),
+                ("refused", 8),
+                ("last trouble", 60),
             ],
             rows.collect(),
         )
@@ -240,7 +282,7 @@ pub async fn run(args: &TopArgs) -> Result<Outcome, CommandError> {
     let mut view = View::default();
     // What cannot be reached at all is said before the screen is taken.
     let first = fetch(args.address).await.map_err(|error| {
-        let what = format!("nothing to watch at {}; start `antiraid run --offline`: {error}", args.address);
+        let what = format!("nothing to watch at {}; start `antiraid run`: {error}", args.address);
         CommandError::Output(io::Error::other(what))
     })?;
     view.update(Ok(first));
@@ -295,7 +337,7 @@ pub async fn fetch(address: SocketAddr) -> io::Result<Snapshot> {
 mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
-    use worker_core::{TenantId, TenantUse, WorkerId, WorkerStats};
+    use worker_core::{ShardStats, TenantId, TenantUse, WorkerId, WorkerStats};
     use worker_process::Evidence;
 
     use super::*;
@@ -303,7 +345,14 @@ mod tests {
 
     fn snapshot(seconds: f64, events: u64, cpu_micros: u64) -> Snapshot {
         let used = TenantUse { tenant: TenantId::guild(5), cpu_micros, memory_bytes: 3 << 20 };
-        let stats = WorkerStats { workers: 1, events, restarts: 2, tenants: vec![used], ..WorkerStats::default() };
+        let stats = WorkerStats {
+            workers: 1,
+            events,
+            restarts: 2,
+            tenants: vec![used],
+            shards: vec![shard(events)],
+            ..WorkerStats::default()
+        };
         Snapshot {
             topology: "process:2".into(),
             uptime_seconds: seconds,
@@ -323,8 +372,21 @@ mod tests {
         }
     }
 
+    fn shard(events: u64) -> ShardStats {
+        let trouble = Some("4000 gone".into());
+        ShardStats {
+            shard: 3,
+            shards: 8,
+            state: ShardState::Resuming,
+            events,
+            reconnects: 77,
+            trouble,
+            ..ShardStats::default()
+        }
+    }
+
     fn drawn(view: &View) -> String {
-        let mut terminal = Terminal::new(TestBackend::new(110, 24)).unwrap();
+        let mut terminal = Terminal::new(TestBackend::new(120, 30)).unwrap();
         terminal.draw(|frame| view.draw(frame)).unwrap();
         terminal.backend().to_string()
     }
@@ -336,9 +398,21 @@ mod tests {
         view.update(Ok(snapshot(10.0, 1_000, 1_000_000)));
         view.update(Ok(snapshot(12.0, 5_000, 2_000_000)));
         let screen = drawn(&view);
-        for shown in
-            ["process:2  up 12 s", "2,000/s", "4711", "no answer", "guild:5", "50.0", "3.00", "guild:9", "SIGABRT"]
-        {
+        for shown in [
+            "process:2  up 12 s",
+            "2,000/s",
+            "4711",
+            "no answer",
+            "guild:5",
+            "50.0",
+            "3.00",
+            "guild:9",
+            "SIGABRT",
+            "3/8",
+            "resuming",
+            "77",
+            "4000 gone",
+        ] {
             assert!(screen.contains(shown), "{shown} is not in\n{screen}");
         }
         view.press(KeyEvent::from(KeyCode::Char('m')));

@@ -14,6 +14,9 @@ use worker_expiry::{ExpiryProcess, ExpirySettings, ExpiryStats, KeyExpiryChannel
 use worker_process::Evidence;
 use worker_vm::{Links, LogLine, Services, WorkerState, WorkerVmManager};
 
+use crate::gateway::Intents;
+use crate::unheard_events::UnheardEvents;
+
 /// How long the end of a worker waits for the database to take what became of expired records.
 const EXPIRY_END_MAX: Duration = Duration::from_secs(5);
 
@@ -25,6 +28,7 @@ pub struct Worker {
     cache: WorkerCacheData,
     db: WorkerDb,
     filter: RefCell<WorkerFilter>,
+    unheard: Option<UnheardEvents>,
 }
 
 /// What the workers of a process have in common: made once, then [`worker`](Self::worker) in each thread. Clones are
@@ -38,6 +42,7 @@ pub struct WorkerParts {
     limits: StaticRef<Limits>,
     expiry: ExpirySettings,
     process: ExpiryProcess,
+    intents: Option<Intents>,
 }
 
 const _: () = {
@@ -53,7 +58,7 @@ impl WorkerParts {
         let ratelimits = StaticRef::new(ratelimits);
         let state = WorkerState::new(db.clone(), shared.clone(), builtins.library(), ratelimits, links);
         let (expiry, process) = (ExpirySettings::default(), ExpiryProcess::new("antiraid"));
-        Self { db, shared, state, builtins, limits: StaticRef::new(limits), expiry, process }
+        Self { db, shared, state, builtins, limits: StaticRef::new(limits), expiry, process, intents: None }
     }
 
     /// The same with these services in place of the default ones, which reach Discord's CDN and keep objects in memory.
@@ -67,17 +72,24 @@ impl WorkerParts {
         Self { expiry, process, ..self }
     }
 
+    /// The same at a gateway with these intents: a template that is changed to subscribe to what does not come is told so.
+    pub fn with_intents(self, intents: Option<Intents>) -> Self {
+        Self { intents, ..self }
+    }
+
     /// A worker for the tenants that `filter` owns, which begins to send them their `KeyResume` and `KeyExpiry` events. Must be called on
     /// a runtime that spawns local tasks.
     pub fn worker(&self, id: WorkerId, filter: WorkerFilter) -> Worker {
-        let Self { db, shared, state, builtins, limits, expiry, process } = self.clone();
+        let Self { db, shared, state, builtins, limits, expiry, process, intents } = self.clone();
         let cache = WorkerCacheData::new(db.clone(), shared, Some(builtins.template()), limits.clone());
         let vms = WorkerVmManager::new(state, cache.clone(), limits.clone());
         let dispatcher = WorkerDispatcher::new(id, vms.clone(), cache.clone(), db.clone(), filter.clone(), limits);
         dispatcher.resume_keys();
         let channel = KeyExpiryChannel::new(db.clone(), filter.clone(), &process, &expiry);
         let expiry = WorkerKeyExpiry::new(dispatcher.clone(), db.clone(), channel, process, expiry);
-        Worker { dispatcher, expiry, vms, cache, db, filter: RefCell::new(filter) }
+        let unheard = intents
+            .map(|intents| UnheardEvents::watch(intents, &db, cache.clone(), filter.clone(), dispatcher.clone()));
+        Worker { dispatcher, expiry, vms, cache, db, filter: RefCell::new(filter), unheard }
     }
 }
 
@@ -139,6 +151,12 @@ impl WorkerLike for Worker {
             Call::Kill { reply_to } => {
                 self.expiry.end();
                 self.dispatcher.submit(Call::Kill { reply_to });
+            }
+            Call::Reload { tenant, reply_to } => {
+                self.dispatcher.submit(Call::Reload { tenant, reply_to });
+                if let Some(unheard) = &self.unheard {
+                    unheard.look_at(tenant);
+                }
             }
             other => self.dispatcher.submit(other),
         }

@@ -8,6 +8,7 @@ mod lateness_histogram;
 mod limits;
 mod ratelimits;
 mod routing;
+mod shard_stats;
 mod static_ref;
 mod template;
 mod value;
@@ -28,6 +29,7 @@ pub use lateness_histogram::LatenessHistogram;
 pub use limits::{CaptchaLimits, HttpLimits, KvLimits, Limits, ObjectLimits, TemplateLimits};
 pub use ratelimits::{ManualClock, Quota, RatelimitFamily, RatelimitHit, RatelimitRules, Ratelimits};
 pub use routing::Routing;
+pub use shard_stats::{ShardState, ShardStats};
 pub use static_ref::StaticRef;
 pub use template::{
     CompatDate, ContentHash, ShopRef, ShopVersion, Template, TemplateFiles, TemplateFilesError, TemplateName,

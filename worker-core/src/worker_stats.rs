@@ -4,10 +4,10 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LatenessHistogram, TenantId};
+use crate::{LatenessHistogram, ShardStats, TenantId};
 
 /// Counters since the worker started, and gauges of now. Those of a pool are the sums of its workers'.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStats {
     /// Workers that these numbers are of.
     pub workers: u64,
@@ -57,6 +57,9 @@ pub struct WorkerStats {
     pub expiry_lateness: LatenessHistogram,
     /// The tenants that have used the most CPU time, at most [`TENANTS_MAX`](Self::TENANTS_MAX), the greatest first.
     pub tenants: Vec<TenantUse>,
+    /// The shards of Discord's gateway whose events come to this process.
+    #[serde(default)]
+    pub shards: Vec<ShardStats>,
 }
 
 /// What one tenant uses.
@@ -109,6 +112,7 @@ impl AddAssign<&Self> for WorkerStats {
             expiry_retries,
             expiries_dead,
             expiry_lateness,
+            shards,
         } = other;
         add(&mut self.workers, *workers);
         add(&mut self.events, *events);
@@ -135,6 +139,8 @@ impl AddAssign<&Self> for WorkerStats {
         add(&mut self.expiry_retries, *expiry_retries);
         add(&mut self.expiries_dead, *expiries_dead);
         self.expiry_lateness += expiry_lateness;
+        self.shards.extend_from_slice(shards);
+        self.shards.sort_by_key(|shard| shard.shard);
     }
 }
 

@@ -15,6 +15,7 @@ mod expiry_fill;
 mod shop;
 mod templates;
 
+mod gateway;
 mod quarantine;
 mod shared_cache;
 mod tenant_templates;
@@ -31,6 +32,7 @@ pub use change::Change;
 pub use connection::Backend;
 pub use error::DbError;
 pub use expiry::{Attempt, ClaimedRecord, DeadLetter, DueCursor, DuePage, DueRecord, ExpirySession, PendingExpiry};
+pub use gateway::{GatewaySessionRow, IdentifyTurn};
 pub use kv::{KvCasResult, KvFindPage, KvPage, KvRecord, KvSet, KvSetResult, ResumeRecord};
 pub use quarantine::Quarantined;
 pub use scopes::Scopes;
@@ -53,6 +55,7 @@ pub fn statements(backend: Backend) -> impl Iterator<Item = (&'static str, &'sta
         templates::STATEMENTS,
         shop::STATEMENTS,
         quarantine::STATEMENTS,
+        gateway::STATEMENTS,
     ]
     .into_iter()
     .flatten()

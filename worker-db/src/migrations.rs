@@ -29,6 +29,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../migrations/sqlite/0003_quarantine.sql"),
         include_str!("../migrations/postgres/0003_quarantine.sql"),
     ),
+    (
+        6,
+        "gateway",
+        include_str!("../migrations/sqlite/0006_gateway.sql"),
+        include_str!("../migrations/postgres/0006_gateway.sql"),
+    ),
 ];
 
 fn migrator(backend: Backend) -> Migrator {

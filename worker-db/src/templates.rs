@@ -111,6 +111,8 @@ statements! {
         WHERE tenant_kind = $1 AND tenant_id = $2 AND name = $3";
     TEMPLATE_SET_PAUSED = "UPDATE templates SET paused = $4, updated_at = $5
         WHERE tenant_kind = $1 AND tenant_id = $2 AND name = $3";
+    TEMPLATE_FORGET_CHANNEL = "UPDATE templates SET error_channel = NULL
+        WHERE tenant_kind = $1 AND tenant_id = $2 AND error_channel = $3";
     TEMPLATE_DELETE = "DELETE FROM templates WHERE tenant_kind = $1 AND tenant_id = $2 AND name = $3";
     TEMPLATE_TENANTS = "SELECT DISTINCT tenant_kind, tenant_id FROM templates WHERE (tenant_kind, tenant_id) > ($1, $2)
         ORDER BY tenant_kind, tenant_id LIMIT $3";
@@ -264,6 +266,17 @@ impl WorkerDb {
         }
         self.commit(tx, vec![Change::Templates { tenant }]).await?;
         Ok(())
+    }
+
+    /// Lets the tenant's templates forget an error channel that is gone. Whether any had it.
+    pub async fn forget_error_channel(&self, tenant: TenantId, channel: Snowflake) -> Result<bool, DbError> {
+        let (mut tx, _) = self.begin_for(tenant).await?;
+        let args = args![tenant; channel.get().cast_signed()];
+        if tx.execute(&TEMPLATE_FORGET_CHANNEL, &args).await? == 0 {
+            return Ok(false);
+        }
+        self.commit(tx, vec![Change::Templates { tenant }]).await?;
+        Ok(true)
     }
 
     /// Removes a template of the tenant.

@@ -328,11 +328,7 @@ impl Inner {
     }
 
     fn log(&self, tenant: TenantId, event: &EventName, template: &TemplateName, error: &TemplateError) {
-        let text = match &error.traceback {
-            Some(traceback) => format!("{error}\n{traceback}"),
-            None => error.to_string(),
-        };
-        self.vms.log(tenant, LogKind::Error, Some(template.clone()), Some(event.clone()), &text);
+        self.vms.log_error(tenant, template, Some(event.clone()), error);
     }
 
     /// A dispatch of the tenant runs on.

@@ -14,6 +14,6 @@ mod supervisor;
 mod worker_process_handle;
 
 pub use quarantine::{Evidence, Quarantine, QuarantinePolicy};
-pub use worker_process::{LogLines, Parent, ParentError, WorkerProcess};
+pub use worker_process::{LogLines, Parent, ParentError, Words, WorkerProcess};
 pub use worker_process_comm_http2::{WorkerProcessCommHttp2, serve_http2};
 pub use worker_process_handle::{Program, Timeouts, WorkerProcessConfig, WorkerProcessHandle};

@@ -176,13 +176,14 @@ impl Shared {
             let state = &mut *self.state.lock();
             let was_full = state.in_flight.len() >= self.in_flight_max;
             for message in messages.drain(..) {
-                let (Up::Answer { id, .. } | Up::Done { id } | Up::HandedBack { id }) = &message;
+                let (Up::Answer { id, .. } | Up::Done { id } | Up::HandedBack { id }) = &message else { continue };
                 // One that was cancelled may be answered all the same.
                 let Some(in_flight) = state.in_flight.remove(id) else { continue };
                 match message {
                     Up::Answer { answer, .. } => answers.push((in_flight.waiting.reply_to, answer)),
                     Up::Done { .. } => answers.push((in_flight.waiting.reply_to, Ok(DispatchResult::default()))),
                     Up::HandedBack { id } => handed_back.push((id, in_flight.waiting)),
+                    Up::Word(_) => unreachable!("because a word has no id"),
                 }
             }
             if !handed_back.is_empty() {

@@ -21,7 +21,7 @@ use crate::outgoing::Outgoing;
 use crate::quarantine::Quarantine;
 use crate::shared::{Shared, Unstarted};
 use crate::worker_process::chain;
-use crate::worker_process_handle::WorkerProcessConfig;
+use crate::worker_process_handle::{WordHandler, WorkerProcessConfig};
 use crate::workerprocesscomm::{CommError, FrameReader, Request, Response, Up, WorkerProcessComm};
 
 /// How often callers who went away are looked for.
@@ -259,7 +259,8 @@ impl Supervisor {
     async fn attend(&mut self, child: &mut Child) -> End {
         let comm = child.comm.clone();
         self.shared.begin();
-        let mut pump = Abort(tokio::spawn(pump(Arc::clone(&self.shared), comm.clone())));
+        let words = self.config.words.clone();
+        let mut pump = Abort(tokio::spawn(pump(Arc::clone(&self.shared), comm.clone(), words)));
         let mut heart = Abort(tokio::spawn(heartbeats(
             comm.clone(),
             self.config.timeouts.heartbeat_interval,
@@ -493,7 +494,7 @@ impl<T> Drop for Abort<T> {
 }
 
 /// Keeps events and answers flowing. Returns when they do not any more.
-async fn pump(shared: Arc<Shared>, comm: impl WorkerProcessComm) {
+async fn pump(shared: Arc<Shared>, comm: impl WorkerProcessComm, words: WordHandler) {
     let ended = async {
         let mut up = comm.dispatches(Box::pin(Outgoing(Arc::clone(&shared)))).await?;
         let mut frames = FrameReader::new();
@@ -503,6 +504,7 @@ async fn pump(shared: Arc<Shared>, comm: impl WorkerProcessComm) {
             frames.push(&chunk?);
             let nonsense = loop {
                 match frames.next(Up::decode) {
+                    Ok(Some(Up::Word(word))) => words.hear(shared.id, word),
                     Ok(Some(message)) => messages.push(message),
                     Ok(None) => break None,
                     Err(error) => break Some(error),

@@ -33,8 +33,8 @@ use worker_core::{
 use crate::quarantine::Evidence;
 use crate::worker_process_comm_http2::serve_http2;
 use crate::workerprocesscomm::{
-    Chunks, CommError, Down, FrameReader, IN_FLIGHT_MAX, Request, Response, Token, Up, VERSION, WireError,
-    WorkerProcessService,
+    Chunks, CommError, Down, FRAME_BYTES_MAX, FrameReader, IN_FLIGHT_MAX, Request, Response, Token, Up, VERSION,
+    WireError, WorkerProcessService,
 };
 
 /// The longest first line of a master: the settings of a worker are in it.
@@ -92,6 +92,7 @@ pub enum ParentError {
 /// The parent of this process, and what it said that this process should be.
 pub struct Parent {
     birth: Birth<'static>,
+    words: Words,
     stdin: BufReader<pipe::Receiver>,
     terminate: Signal,
 }
@@ -102,6 +103,8 @@ impl Parent {
     pub async fn listen() -> Result<Self, ParentError> {
         // Before anything else, or a SIGTERM ends the process without a drain.
         let terminate = signal(SignalKind::terminate()).map_err(ParentError::System)?;
+        // A terminal sends ctrl-c to this process too; the parent hears it, and ends this process in good order.
+        let _ = signal(SignalKind::interrupt()).map_err(ParentError::System)?;
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .map_err(|error| ParentError::System(error.into()))?;
         let stdin: OwnedFd = io::stdin().as_fd().try_clone_to_owned().map_err(ParentError::NoOrder)?;
@@ -126,7 +129,7 @@ impl Parent {
         if parent != Some(birth.parent) {
             return Err(ParentError::ParentGone);
         }
-        Ok(Self { birth, stdin, terminate })
+        Ok(Self { birth, words: Words::default(), stdin, terminate })
     }
 
     /// The worker's first id.
@@ -159,6 +162,11 @@ impl Parent {
         &self.birth.flight_log
     }
 
+    /// What this process can tell its parent.
+    pub fn words(&self) -> Words {
+        self.words.clone()
+    }
+
     /// Serves the parent this worker, and returns when the process should end: when the worker was drained or killed, or
     /// the parent has gone. `logs` answers requests for the process's log.
     pub async fn serve(
@@ -166,10 +174,10 @@ impl Parent {
         worker: impl WorkerLike + Send + Sync + 'static,
         logs: LogLines,
     ) -> Result<(), ParentError> {
-        let Self { birth, mut stdin, mut terminate } = self;
+        let Self { birth, words, mut stdin, mut terminate } = self;
         let drain_timeout = Duration::from_millis(birth.drain_millis);
         let taken = TakenMark::open(&birth.flight_log).map_err(ParentError::System)?;
-        let service = Arc::new(WorkerProcess::new(worker, logs, Some(taken)));
+        let service = Arc::new(WorkerProcess::new(worker, logs, Some(taken), words));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(ParentError::System)?;
         let port = listener.local_addr().map_err(ParentError::System)?.port();
         // A task, as it must go on while this process drains.
@@ -231,6 +239,38 @@ impl TakenMark {
     }
 }
 
+/// What a worker process has to tell its parent beside answers: bytes that the two programs understand. Clones share them.
+#[derive(Clone, Default)]
+pub struct Words(Arc<Mutex<Streams>>);
+
+impl Words {
+    /// Words that wait to be sent; there are none left when the stream to the parent keeps up.
+    pub const WAITING_MAX: usize = 4_096;
+    /// Their bytes.
+    pub const WAITING_BYTES_MAX: usize = 16 << 20;
+
+    /// Says something. Returns whether there was room for it; if it arrives depends on the parent.
+    #[must_use]
+    pub fn say(&self, word: Bytes) -> bool {
+        let mut streams = self.0.lock();
+        let fits = streams.words.len() < Self::WAITING_MAX
+            && streams.words_bytes + word.len() <= Self::WAITING_BYTES_MAX
+            && word.len() < FRAME_BYTES_MAX;
+        if fits {
+            streams.words_bytes += word.len();
+            streams.words.push_back(word);
+            streams.wakers.drain(..).for_each(Waker::wake);
+        }
+        fits
+    }
+}
+
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Words({} wait)", self.0.lock().words.len())
+    }
+}
+
 /// The last lines of a log. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct LogLines(Arc<Mutex<VecDeque<String>>>);
@@ -273,22 +313,29 @@ pub struct WorkerProcess<W> {
     /// The engine was told to end, or is about to be.
     ending: AtomicBool,
     killed: Notify,
-    streams: Mutex<Streams>,
+    streams: Words,
 }
 
 #[derive(Default)]
 struct Streams {
     ending: bool,
     wakers: Vec<Waker>,
+    words: VecDeque<Bytes>,
+    words_bytes: usize,
 }
 
 impl<W: WorkerLike + Send + Sync + 'static> WorkerProcess<W> {
     /// The worker behind a connection, without a process of its own.
     pub fn in_this_process(worker: W) -> Arc<Self> {
-        Arc::new(Self::new(worker, LogLines::default(), None))
+        Self::in_this_process_with(worker, Words::default())
     }
 
-    fn new(worker: W, logs: LogLines, taken: Option<TakenMark>) -> Self {
+    /// The same, with words of its own.
+    pub fn in_this_process_with(worker: W, words: Words) -> Arc<Self> {
+        Arc::new(Self::new(worker, LogLines::default(), None, words))
+    }
+
+    fn new(worker: W, logs: LogLines, taken: Option<TakenMark>, words: Words) -> Self {
         Self {
             worker,
             logs,
@@ -298,7 +345,7 @@ impl<W: WorkerLike + Send + Sync + 'static> WorkerProcess<W> {
             handing_back: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             killed: Notify::new(),
-            streams: Mutex::default(),
+            streams: words,
         }
     }
 
@@ -313,7 +360,7 @@ impl<W: WorkerLike + Send + Sync + 'static> WorkerProcess<W> {
     }
 
     fn end_streams(&self) {
-        let mut streams = self.streams.lock();
+        let mut streams = self.streams.0.lock();
         streams.ending = true;
         streams.wakers.drain(..).for_each(Waker::wake);
     }
@@ -473,8 +520,9 @@ impl<W: WorkerLike + Send + Sync + 'static> Serving<W> {
         while self.up.len() < CHUNK_BYTES {
             match self.in_flight.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(message))) => {
-                    let (Up::Answer { id, .. } | Up::Done { id } | Up::HandedBack { id }) = &message;
-                    self.cancels.remove(id);
+                    if let Up::Answer { id, .. } | Up::Done { id } | Up::HandedBack { id } = &message {
+                        self.cancels.remove(id);
+                    }
                     message.put(&mut self.up);
                 }
                 // Cancelled: the master knows.
@@ -505,10 +553,16 @@ impl<W: WorkerLike + Send + Sync + 'static> Stream for Serving<W> {
             }
             Poll::Pending => {}
         }
+        let mut streams = this.service.streams.0.lock();
+        while this.up.len() < CHUNK_BYTES
+            && let Some(word) = streams.words.pop_front()
+        {
+            streams.words_bytes -= word.len();
+            Up::Word(word).put(&mut this.up);
+        }
         if !this.up.is_empty() {
             return Poll::Ready(Some(Ok(this.up.split().freeze())));
         }
-        let mut streams = this.service.streams.lock();
         if streams.ending && this.in_flight.is_empty() {
             return Poll::Ready(None);
         }

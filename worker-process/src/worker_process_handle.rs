@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -34,6 +35,26 @@ pub struct WorkerProcessConfig {
     pub(crate) restarts: RestartPolicy,
     pub(crate) quarantine: Quarantine,
     pub(crate) before_start: fn(),
+    pub(crate) words: WordHandler,
+}
+
+/// What is done with the words of worker processes ([`Words`](crate::Words)).
+#[derive(Clone, Default)]
+pub(crate) struct WordHandler(Option<Arc<dyn Fn(WorkerId, Bytes) + Send + Sync>>);
+
+impl WordHandler {
+    pub(crate) fn hear(&self, worker: WorkerId, word: Bytes) {
+        match &self.0 {
+            Some(hear) => hear(worker, word),
+            None => tracing::warn!(%worker, "the worker process said something that nobody listens to"),
+        }
+    }
+}
+
+impl fmt::Debug for WordHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "WordHandler(somebody)" } else { "WordHandler(nobody)" })
+    }
 }
 
 /// What is run as a worker process.
@@ -98,6 +119,7 @@ impl WorkerProcessConfig {
             restarts: RestartPolicy::default(),
             quarantine: Quarantine::default(),
             before_start: || {},
+            words: WordHandler::default(),
         })
     }
 
@@ -132,6 +154,12 @@ impl WorkerProcessConfig {
         Self { before_start, ..self }
     }
 
+    /// The same with somebody who hears what the processes say ([`Words`](crate::Words)), each word once, on a task that
+    /// must not be held up.
+    pub fn with_words(self, hear: impl Fn(WorkerId, Bytes) + Send + Sync + 'static) -> Self {
+        Self { words: WordHandler(Some(Arc::new(hear))), ..self }
+    }
+
     /// The same with this quarantine, which all processes of a pool should share.
     pub fn with_quarantine(self, quarantine: Quarantine) -> Self {
         Self { quarantine, ..self }
@@ -141,7 +169,7 @@ impl WorkerProcessConfig {
 impl fmt::Debug for WorkerProcessConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What it is made of may hold secrets.
-        let Self { program, made_of: _, ids, queues, in_flight_max, timeouts, restarts, quarantine, before_start: _ } =
+        let Self { program, made_of: _, ids, queues, in_flight_max, timeouts, restarts, quarantine, before_start: _, words: _ } =
             self;
         f.debug_struct("WorkerProcessConfig")
             .field("program", program)

@@ -42,6 +42,16 @@ impl ApiError {
         conflict => "conflict: ",
         /// Several records match.
         ambiguous => "ambiguous: ",
+        /// The bot, or the user who is asked about, lacks a permission of Discord's.
+        missing_permission => "missing_permission: ",
+        /// The order of roles forbids it.
+        hierarchy => "hierarchy: ",
+        /// Not of the tenant's guild.
+        wrong_guild => "wrong_guild: ",
+        /// What an executor for many calls does not do.
+        bulk_op => "bulk_op: ",
+        /// Discord's answer.
+        discord => "discord: ",
         /// A service that did not answer, or is not offered.
         unavailable => "unavailable: ",
         /// Native memory refused.
@@ -50,6 +60,11 @@ impl ApiError {
         http => "http: ",
         /// A module that cannot be required.
         require => "require: ",
+    }
+
+    /// Whether something was named that is not of the tenant's guild.
+    pub(crate) fn is_wrong_guild(&self) -> bool {
+        self.0.starts_with("wrong_guild: ")
     }
 
     /// A call without scopes.

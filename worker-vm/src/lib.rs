@@ -5,6 +5,7 @@ mod clock;
 mod error;
 pub mod floor;
 mod giving_way;
+mod guild_states;
 mod harness;
 pub mod hostile;
 mod luau;
@@ -24,6 +25,7 @@ pub use check::{Problem, check_template};
 pub use clock::{Busy, VirtualClock};
 pub use error::{VmError, contained_panics};
 pub use giving_way::{give_way, give_way_no_more};
+pub use guild_states::{GuildFigures, GuildStates, GuildStatesConfig};
 pub use harness::{Harness, TestCall};
 pub use luau::compile::{CompileError, compile};
 pub use plugins::discord::{Answer, Recorded, Recorder};
@@ -36,7 +38,10 @@ pub use plugins::objects::{
 pub use require_path::{RequireError, RequireTree};
 pub use runtime::flight_recorder::record_flights;
 pub use runtime::turns::Turn;
-pub use services::{Services, ServicesConfig};
+pub use services::{
+    BotRest, BotRestError, Discord, DiscordConfig, DiscordStats, DiscordToken, Services, ServicesConfig,
+    use_ring_for_tls,
+};
 pub use tenant_log::{LogKind, LogLine, TenantLog};
 pub use worker_state::{Links, WorkerState};
 pub use worker_vm_manager::{Run, Runs, VmStats, WorkerVmManager};

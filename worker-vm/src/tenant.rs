@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use worker_core::{Limits, RatelimitRules, Ratelimits, StaticRef, TenantId};
 
+use crate::plugins::discord::BulkAllowances;
 use crate::runtime::turns::CpuAccount;
 use crate::tenant_log::TenantLog;
 
@@ -15,6 +16,8 @@ pub(crate) struct Tenant {
     pub(crate) ratelimits: Ratelimits,
     pub(crate) account: Rc<CpuAccount>,
     pub(crate) log: TenantLog,
+    /// When executors for many calls to Discord may act again.
+    pub(crate) bulk: BulkAllowances,
     /// The right to do long native work: one piece at a time.
     pub(crate) long_work: Arc<Semaphore>,
 }
@@ -26,6 +29,7 @@ impl Tenant {
             ratelimits: Ratelimits::new(rules),
             account: Rc::new(CpuAccount::new(limits)),
             log: TenantLog::new(limits),
+            bulk: BulkAllowances::default(),
             long_work: Arc::new(Semaphore::new(1)),
         }
     }
@@ -33,6 +37,6 @@ impl Tenant {
     /// Whether nothing would be lost if the tenant were made anew.
     pub(crate) fn is_forgettable(&self) -> bool {
         let works = self.long_work.available_permits() == 0;
-        !works && self.ratelimits.is_idle() && self.account.is_full() && self.log.is_empty()
+        !works && self.bulk.is_idle() && self.ratelimits.is_idle() && self.account.is_full() && self.log.is_empty()
     }
 }

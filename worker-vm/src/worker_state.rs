@@ -15,7 +15,7 @@ use crate::harness::Harness;
 use crate::luau::compile::{CompileError, OPTIMIZATION_LEVEL, compile_with};
 use crate::plugins::discord::Recorder;
 use crate::plugins::http::HttpRecorder;
-use crate::services::Services;
+use crate::services::{Discord, Services};
 
 /// A file of at most this many bytes is compiled where it is needed, in about 10 ms at most; a larger one on a thread
 /// for blocking work.
@@ -132,8 +132,14 @@ impl WorkerState {
         self.ratelimits.clone()
     }
 
-    pub(crate) fn current_user(&self) -> Option<&Value> {
-        self.current_user.as_deref()
+    /// The bot's own user: what Discord said, else what the state was made with.
+    pub(crate) fn current_user(&self) -> Option<Arc<Value>> {
+        self.discord().and_then(Discord::current_user).or_else(|| self.current_user.clone())
+    }
+
+    /// The bot's way to Discord, if there is a bot. While templates are tested there is none.
+    pub fn discord(&self) -> Option<&Discord> {
+        self.services.discord().filter(|_| self.harness.is_none())
     }
 
     pub(crate) fn links(&self) -> &Links {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
-use worker_core::{Event, Limits, StaticRef, Template, TemplateError, TemplateName, TenantId, TenantUse};
+use worker_core::{Event, EventName, Limits, StaticRef, Template, TemplateError, TemplateName, TenantId, TenantUse};
 use worker_db::{Subscribers, WorkerCacheData};
 
 use crate::error::VmError;
@@ -266,10 +266,25 @@ impl WorkerVmManager {
         tenant: TenantId,
         kind: LogKind,
         template: Option<TemplateName>,
-        event: Option<worker_core::EventName>,
+        event: Option<EventName>,
         text: &str,
     ) {
         self.tenant(tenant).log.push(kind, template, event, text);
+    }
+
+    /// Puts an error of a template into the tenant's log, and to where people see it: the template's error channel, if
+    /// there is a bot.
+    pub fn log_error(
+        &self,
+        tenant: TenantId,
+        template: &TemplateName,
+        event: Option<EventName>,
+        error: &TemplateError,
+    ) {
+        let surroundings = &self.0.surroundings;
+        let templates = surroundings.cache.loaded(tenant);
+        let channel = templates.and_then(|templates| templates.get(template)?.error_channel);
+        surroundings.log_error(&self.tenant(tenant), template, channel, event, error);
     }
 
     /// The lines of the tenant's log, oldest first.

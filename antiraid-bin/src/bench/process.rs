@@ -40,7 +40,7 @@ impl Shared {
 
     fn processes(&self) -> Result<WorkerProcessConfig, CommandError> {
         let waiting_max = NonZeroUsize::new(16_384).unwrap_or(NonZeroUsize::MIN);
-        let config = engine::processes(&self.config, NonZeroUsize::MIN, waiting_max, Quarantine::default());
+        let config = engine::processes(&self.config, NonZeroUsize::MIN, waiting_max, Quarantine::default(), None);
         let often =
             RestartPolicy { restarts_max: 10_000, backoff_max: Duration::from_millis(10), ..RestartPolicy::default() };
         Ok(config.map_err(CommandError::Workers)?.with_restarts(often))

@@ -73,6 +73,7 @@ impl Antiraid {
                 command.env_remove(name);
             }
         }
+        command.env_remove("DISCORD_TOKEN");
         command.args(args).current_dir(self.dir.path()).envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -32,17 +32,19 @@ const EDGES: [(&str, &[&str]); 9] = [
     ),
 ];
 
-/// Heavy crates, and the one crate of ours that may use each.
+/// Heavy crates, and the one crate of ours that may use each; what may be in two is listed twice.
 const ONLY_IN: &[(&str, &str)] = &[
     ("governor", "worker-core"),
     ("argon2", "worker-vm"),
     ("include_dir", "worker-builtins"),
     ("moka", "worker-db"),
+    ("moka", "worker-vm"),
     ("sqlx", "worker-db"),
     ("mlua", "worker-vm"),
     ("object_store", "worker-vm"),
     ("png", "worker-vm"),
     ("reqwest", "worker-vm"),
+    ("reqwest-of-serenity", "worker-vm"),
     ("ring", "worker-vm"),
     ("rustls", "worker-vm"),
     ("serenity", "worker-vm"),
@@ -52,6 +54,7 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("hyper-util", "worker-process"),
     ("subtle", "worker-process"),
     ("axum", "antiraid-bin"),
+    ("notify", "antiraid-bin"),
     ("ratatui", "antiraid-bin"),
     ("clap", "antiraid-bin"),
     ("comfy-table", "antiraid-bin"),
@@ -139,12 +142,14 @@ fn crates_depend_only_on_the_layers_below_them() {
 fn heavy_crates_stay_in_their_layer() {
     for member in members() {
         for dependency in member.dependencies() {
-            let home = ONLY_IN.iter().find(|(name, _)| *name == dependency.name).map(|(_, home)| *home);
+            let homes: Vec<_> =
+                ONLY_IN.iter().filter(|(name, _)| *name == dependency.name).map(|(_, home)| *home).collect();
+            // Worker-vm's tests serve what Discord would.
+            let plays_discord = dependency.is_dev && dependency.name == "axum" && member.name == "worker-vm";
             assert!(
-                home.is_none_or(|home| home == member.name),
-                "{} belongs in {}, not {}",
+                homes.is_empty() || homes.contains(&member.name) || plays_discord,
+                "{} belongs in {homes:?}, not {}",
                 dependency.name,
-                home.unwrap_or(""),
                 member.name
             );
         }

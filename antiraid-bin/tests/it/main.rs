@@ -5,16 +5,24 @@
 mod antiraid;
 
 mod bench;
+mod browser;
 mod check;
 mod config;
+mod dev;
+mod discord;
 mod drift;
 mod expiry;
 mod expiry_worker;
+mod gateway;
+mod gateway_processes;
 mod laws;
 mod luau;
 mod processes;
 mod recording;
 mod replay;
+mod run_simulated;
+mod simulator;
+mod simulator_servers;
 mod specs;
 mod store;
 mod top;

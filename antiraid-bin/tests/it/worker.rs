@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use antiraid_bin::config::Config;
 use antiraid_bin::engine::{self, Workers};
+use antiraid_bin::worker::WorkerParts;
 use worker_core::{
-    Capabilities, CompatDate, DispatchResult, Event, TemplateName, TenantId, Value, WorkerErrorKind, WorkerLike,
+    Capabilities, CompatDate, DispatchResult, Event, Limits, RatelimitRules, TemplateName, TenantId, Value,
+    WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike,
 };
 use worker_db::{DbConfig, KvSet, NewTemplate, Scopes, WorkerDb};
 use worker_vm::Services;
@@ -19,9 +21,8 @@ async fn db() -> WorkerDb {
 
 async fn start(db: &WorkerDb, workers: usize) -> Workers {
     let config = Config { workers: NonZeroUsize::new(workers).unwrap(), ..Config::default() };
-    engine::start(&config, db, engine::builtins(&config).unwrap(), Services::default(), NonZeroUsize::new(64).unwrap())
-        .await
-        .unwrap()
+    let (builtins, waiting_max) = (engine::builtins(&config).unwrap(), NonZeroUsize::new(64).unwrap());
+    engine::start(&config, db, builtins, Services::default(), waiting_max, None).await.unwrap()
 }
 
 fn template(events: &[&str], code: &str) -> NewTemplate {
@@ -142,4 +143,49 @@ async fn the_figures_of_all_workers_add_up() {
     assert_eq!((stats.workers, stats.events, stats.templates_run), (3, 20, 20));
     assert_eq!((stats.vms_made, stats.vms_live, stats.templates_failed), (10, 10, 0));
     assert!(stats.vm_memory_bytes > 0);
+}
+
+#[test]
+fn a_template_is_told_of_events_that_do_not_come() {
+    let runtime = tokio::runtime::LocalRuntime::new().unwrap();
+    runtime.block_on(async {
+        let db = db().await;
+        let (config, other) = (Config::default(), TenantId::guild(1 << 22));
+        let parts = WorkerParts::new(
+            db.clone(),
+            engine::builtins(&config).unwrap(),
+            Limits::default(),
+            RatelimitRules::default(),
+            config.links,
+        )
+        .with_intents(Some("GUILDS,GUILD_MESSAGES".parse().unwrap()));
+        let filter = WorkerFilter::all().without([other]);
+        let worker = parts.worker(WorkerId::new(1), filter);
+        let lines = async |count| -> Vec<String> {
+            let told = async {
+                while worker.log_lines(TENANT).len() < count {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+            worker.log_lines(TENANT).into_iter().map(|line| line.text.to_string()).collect()
+        };
+        db.template_create(other, template(&["GUILD_MEMBER_ADD"], "")).await.unwrap();
+        let wants = ["MESSAGE_DELETE", "MESSAGE", "GUILD_MEMBER_ADD", "KeyExpiry[x]", "Discord"];
+        db.template_create(TENANT, template(&wants, "")).await.unwrap();
+        let told = lines(2).await;
+        let is_told = |told: &[String], event: &str, intent: &str| {
+            let subscribes = format!("`t` subscribes to {event},");
+            told.iter().any(|line| line.contains(&subscribes) && line.contains(intent))
+        };
+        assert!(
+            is_told(&told, "MESSAGE", "MESSAGE_CONTENT") && is_told(&told, "GUILD_MEMBER_ADD", "GUILD_MEMBERS"),
+            "{told:?}"
+        );
+        // Once; and again only for what is new.
+        db.template_update(TENANT, template(&["MESSAGE", "PRESENCE_UPDATE", "GUILD_MEMBER_ADD"], "")).await.unwrap();
+        let told = lines(3).await;
+        assert!(told.len() == 3 && is_told(&told[2..], "PRESENCE_UPDATE", "GUILD_PRESENCES"), "{told:?}");
+        assert!(worker.log_lines(other).is_empty(), "another worker tells its own tenants");
+    });
 }

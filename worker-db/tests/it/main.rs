@@ -12,6 +12,7 @@ mod cancellation;
 mod concurrency;
 mod expiry;
 mod expiry_model;
+mod gateway;
 mod isolation;
 mod kv;
 mod plans;

@@ -26,6 +26,8 @@ const FILL: &str = "
     INSERT INTO template_contents SELECT id, '{}' FROM kv_records WHERE version = 1;
     INSERT INTO shop_names SELECT key, '1' FROM kv_records;
     INSERT INTO shop_versions SELECT key, '1', NULL, NULL, id, 0 FROM kv_records;
+    INSERT INTO gateway_sessions SELECT 1, 20000, created_at, 's', 'u', 1, 1 FROM kv_records;
+    INSERT INTO gateway_identifies SELECT 1, created_at, 1 FROM kv_records;
     INSERT INTO templates SELECT 0, tenant_id, key, id, key, NULL, '[]', '[]', NULL, NULL, FALSE, 0, 0 FROM kv_records;
     ANALYZE;";
 
@@ -35,13 +37,16 @@ const WHOLE_INDEX: &str = "kv_records_resume";
 /// Where every row is wanted and there are few: a tenant that is paused is an exception.
 const WHOLE_TABLE: &str = "quarantine";
 
+/// Looks at all templates, once when the program starts.
+const AT_START: &str = "TEMPLATE_EVENTS";
+
 #[tokio::test]
 async fn sqlite_uses_an_index_for_every_statement() {
     let store = Store::sqlite_file().await;
     store.raw(&FILL.replace("BYTES", "BLOB")).await;
     let mut connection = SqliteConnection::connect(&store.url).await.unwrap();
     let mut steps = 0;
-    for (name, text) in statements(Backend::Sqlite) {
+    for (name, text) in statements(Backend::Sqlite).filter(|(name, _)| *name != AT_START) {
         let plan = connection.fetch_all(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"))).await.unwrap();
         for step in &plan {
             let step: String = step.get("detail");
@@ -64,7 +69,7 @@ async fn postgres_uses_an_index_for_every_statement() {
     let mut connection = PgConnection::connect(&store.url).await.unwrap();
     connection.execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
     let mut scans = 0;
-    for (name, text) in statements(Backend::Postgres) {
+    for (name, text) in statements(Backend::Postgres).filter(|(name, _)| *name != AT_START) {
         // What is only passed on has no type of its own there; the crate's arguments have theirs.
         let types = match name {
             "KV_INSERT_SCOPES" => "(bigint, bigint, text, text, text, text)",

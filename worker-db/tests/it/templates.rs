@@ -14,6 +14,7 @@ conformance!(
     limits_are_checked,
     tenants_are_listed_in_pages,
     a_template_is_put_for_all_tenants_or_none,
+    an_error_channel_that_is_gone_is_forgotten,
 );
 
 async fn a_template_is_read_as_it_was_written(store: &Store) {
@@ -224,4 +225,22 @@ async fn a_template_is_put_for_all_tenants_or_none(store: &Store) {
     publish(store, "tool", "1").await.unwrap();
     db.template_put_for_tenants(&[GUILD, LARGE], template("$shop/tool#latest", "", &[])).await.unwrap();
     assert_eq!(version_of(store, LARGE, "$shop/tool#latest").await, "1");
+}
+
+async fn an_error_channel_that_is_gone_is_forgotten(store: &Store) {
+    let (db, gone, kept) = (&store.db, Snowflake::new(u64::MAX), Snowflake::new(6));
+    let with = |name: &str, channel| NewTemplate { error_channel: Some(channel), ..template(name, "1", &[]) };
+    for (tenant, template) in
+        [(GUILD, with("a", gone)), (GUILD, with("b", gone)), (GUILD, with("c", kept)), (USER, with("a", gone))]
+    {
+        db.template_create(tenant, template).await.unwrap();
+    }
+    let mut changes = db.changes();
+    assert!(db.forget_error_channel(GUILD, gone).await.unwrap());
+    assert!(matches!(changes.recv().await, Ok(Change::Templates { tenant: GUILD })));
+    assert!(!db.forget_error_channel(GUILD, gone).await.unwrap(), "nobody has it any more");
+    let rows = db.template_list(GUILD).await.unwrap().rows;
+    assert_eq!(rows.iter().map(|row| row.error_channel).collect::<Vec<_>>(), [None, None, Some(kept)]);
+    let other = db.template_get(USER, &name("a")).await.unwrap().unwrap();
+    assert_eq!(other.error_channel, Some(gone), "another tenant's is its own");
 }

@@ -28,7 +28,7 @@ pub enum Down {
     },
 }
 
-/// From the worker to the master. Each dispatch gets one of these.
+/// From the worker to the master. Each dispatch gets one of the first three.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Up {
@@ -49,6 +49,8 @@ pub enum Up {
         /// The dispatch.
         id: u64,
     },
+    /// What the program that the worker runs in tells the program that started it. The bytes are theirs.
+    Word(Bytes),
 }
 
 const DISPATCH: u8 = 1;
@@ -58,6 +60,7 @@ const RESULT: u8 = 1;
 const ERROR: u8 = 2;
 const DONE: u8 = 3;
 const HANDED_BACK: u8 = 4;
+const WORD: u8 = 5;
 
 /// Bytes of a dispatch beside its texts, its scopes and its data, with room to spare.
 const HEADER_BYTES: usize = 64;
@@ -191,6 +194,10 @@ impl Up {
                 buffer.put_u8(HANDED_BACK);
                 buffer.put_u64_le(*id);
             }
+            Self::Word(word) => {
+                buffer.put_u8(WORD);
+                buffer.extend_from_slice(word);
+            }
         });
         if buffer.len() - start > FRAME_BYTES_MAX
             && let Self::Answer { id, .. } = self
@@ -206,6 +213,9 @@ impl Up {
     pub fn decode(frame: &[u8]) -> Result<Self, FrameError> {
         let mut fields = Fields(frame);
         let kind = fields.u8("message")?;
+        if kind == WORD {
+            return Ok(Self::Word(Bytes::copy_from_slice(fields.rest())));
+        }
         let id = fields.u64("id")?;
         let message = match kind {
             RESULT => {

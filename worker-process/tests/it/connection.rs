@@ -14,7 +14,7 @@ use worker_pool::{WorkerThread, WorkerThreadConfig};
 use worker_process::workerprocesscomm::{
     CommError, Down, FrameReader, InMemory, Request, Response, Token, Up, WorkerProcessComm,
 };
-use worker_process::{WorkerProcess, WorkerProcessCommHttp2, serve_http2};
+use worker_process::{Words, WorkerProcess, WorkerProcessCommHttp2, serve_http2};
 
 use crate::{TENANT, answer, config, echo, event, hold, start, until, value};
 
@@ -66,6 +66,32 @@ async fn both_connections_carry_the_same() {
             assert!(is_right(&response), "{request:?}: {response:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn words_wait_for_the_stream_in_bounds_and_arrive_once() {
+    let words = Words::default();
+    let service = WorkerProcess::in_this_process_with(thread().await, words.clone());
+    let comm = InMemory::new(service);
+    let word = |number: usize| Bytes::from([&number.to_le_bytes()[..], &vec![0; (1 << 20) - 8]].concat());
+    let said = (0..100).take_while(|number| words.say(word(*number))).count();
+    assert_eq!(said, Words::WAITING_BYTES_MAX >> 20, "a parent that does not listen costs so much and no more");
+    let down = futures_util::stream::pending();
+    let mut up = comm.dispatches(Box::pin(down)).await.unwrap();
+    let mut frames = FrameReader::new();
+    let mut heard = async || loop {
+        match frames.next(Up::decode).unwrap() {
+            Some(Up::Word(word)) => return word,
+            Some(other) => panic!("{other:?}"),
+            None => frames.push(&timeout(ANSWER_TIMEOUT, up.next()).await.unwrap().unwrap().unwrap()),
+        }
+    };
+    for number in 0..said {
+        assert_eq!(heard().await, word(number));
+    }
+    // Also while nothing else happens.
+    let (heard, said) = tokio::join!(heard(), async { words.say(Bytes::from_static(b"hello")) });
+    assert_eq!((&heard[..], said), (&b"hello"[..], true));
 }
 
 #[tokio::test]

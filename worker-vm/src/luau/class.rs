@@ -59,6 +59,7 @@ pub(crate) mod tags {
     pub(crate) const DATA_STORES: c_int = 9;
     pub(crate) const DATA_STORE: c_int = 10;
     pub(crate) const DISCORD_RECORDER: c_int = 40;
+    pub(crate) const DISCORD: c_int = 41;
     pub(crate) const BLOB: c_int = 32;
     pub(crate) const TAR_ARCHIVE: c_int = 33;
     pub(crate) const REGEX: c_int = 34;

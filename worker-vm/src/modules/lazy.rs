@@ -1,14 +1,17 @@
 //! `Lazy`: a value that is converted when it is first read (template API, section 15.4).
 
 use std::ffi::{CStr, c_int};
+use std::rc::Weak;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use worker_core::{TemplateFiles, Value};
 
 use crate::error::ApiError;
 use crate::luau::class::{self, Class, Object, tags};
+use crate::luau::json::{Json, PlainNames};
 use crate::luau::native::{Call, raise};
-use crate::luau::stack::{Push, PushBox};
+use crate::luau::stack::{Nil, Push, PushBox};
 use crate::luau::{lua_State, value};
 use crate::runtime::held::Held;
 use crate::runtime::vm::Vm;
@@ -27,6 +30,8 @@ enum Content {
     Value(Value),
     /// Paths and sources, shared with whoever else has them.
     Files(Arc<TemplateFiles>),
+    /// JSON that was found to be good, and is not too deep; empty is null.
+    Json(Bytes),
 }
 
 impl Lazy {
@@ -40,6 +45,15 @@ impl Lazy {
         Self { content: Content::Files(files), held: Some(held) }
     }
 
+    /// JSON that was found to be good, and is not too deep; empty is null. `memory: ` if there is no room for it.
+    pub(crate) fn json(vm: Weak<Vm>, json: Bytes) -> Result<Self, ApiError> {
+        let bytes = json.len() + size_of::<Self>();
+        let held = Held::new(vm, bytes).ok_or_else(|| {
+            ApiError::memory(format_args!("no room for {bytes} bytes within the tenant's memory limit"))
+        })?;
+        Ok(Self { content: Content::Json(json), held: Some(held) })
+    }
+
     /// What it holds, as a value.
     pub(crate) fn value(&self) -> Value {
         match &self.content {
@@ -48,6 +62,7 @@ impl Lazy {
                 let entry = |(path, text): (&Arc<str>, &Arc<str>)| (path.to_string(), Value::Text(text.to_string()));
                 Value::Map(files.iter().map(entry).collect())
             }
+            Content::Json(json) => plain_value(json),
         }
     }
 
@@ -79,6 +94,7 @@ impl Content {
         match self {
             Self::Value(value) => value::bytes(value),
             Self::Files(files) => file_bytes(files),
+            Self::Json(json) => json.len(),
         }
     }
 
@@ -86,7 +102,43 @@ impl Content {
         match self {
             Self::Value(value) => value.push(l),
             Self::Files(files) => FileMap(files).push(l),
+            Self::Json(json) => push_json(l, json),
         };
+    }
+}
+
+/// JSON as a value. Names that storage reserves are a template's own business, not Discord's: they are left as they are.
+fn plain_value(json: &[u8]) -> Value {
+    fn value(json: serde_json::Value) -> Value {
+        match json {
+            serde_json::Value::Null => Value::Null,
+            serde_json::Value::Bool(flag) => Value::Boolean(flag),
+            serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(number), _) => Value::Integer(number),
+                (None, Some(number)) => Value::UnsignedInteger(number),
+                (None, None) => number.as_f64().map_or(Value::Null, Value::Float),
+            },
+            serde_json::Value::String(text) => Value::Text(text),
+            serde_json::Value::Array(items) => Value::List(items.into_iter().map(value).collect()),
+            serde_json::Value::Object(fields) => {
+                Value::Map(fields.into_iter().map(|(name, field)| (name, value(field))).collect())
+            }
+        }
+    }
+    serde_json::from_slice(json).map_or(Value::Null, value)
+}
+
+/// Pushes JSON as tables. What parsing takes is inline work of the script that asks. May raise.
+fn push_json(l: *mut lua_State, json: &[u8]) -> c_int {
+    if json.is_empty() {
+        return Nil.push(l);
+    }
+    match Json::parse(json) {
+        Ok(parsed) => {
+            parsed.push(l, Vm::current().array_metatable(), &mut PlainNames);
+            1
+        }
+        Err(error) => raise(l, ApiError::internal(&error)),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::luau::native::{self, Call, raise};
 use crate::luau::stack::{self, List, Push, push_bytes, set_field};
 use crate::luau::{ffi, lua_State};
 use crate::modules::datetime::rfc3339;
-use crate::plugins::discord::DiscordRecorder;
+use crate::plugins::discord::{DiscordPlugin, DiscordRecorder};
 use crate::plugins::kv::Kv;
 use crate::plugins::objects::ObjectStorage;
 use crate::plugins::{captcha, http};
@@ -215,13 +215,16 @@ unsafe extern "C-unwind" fn index(l: *mut lua_State) -> c_int {
         b"memory_limit" => (Vm::current().memory().limit() as f64).push(l),
         b"current_user" => match Vm::current().surroundings.state.current_user() {
             Some(user) => kept(l, c"current_user", |l| {
-                user.push(l);
+                user.as_ref().push(l);
                 1
             }),
             None => raise(l, ApiError::unavailable("current_user (no Discord connection)")),
         },
         b"Discord" if Vm::current().surroundings.state.recorder().is_some() => {
             kept(l, c"Discord", |l| Object(DiscordRecorder::new(ContextCore::for_other_plugins(core))).push(l))
+        }
+        b"Discord" if Vm::current().surroundings.state.discord().is_some() => {
+            kept(l, c"Discord", |l| Object(DiscordPlugin::new(ContextCore::for_other_plugins(core))).push(l))
         }
         b"HTTPServer" | b"Discord" => raise(l, ApiError::unavailable(String::from_utf8_lossy(name))),
         _ => Option::<&str>::None.push(l),

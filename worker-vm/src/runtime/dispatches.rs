@@ -190,7 +190,7 @@ impl Vm {
             self.release_dispatch_slot(id);
             // Nobody waits any more: it timed out. The reference promises the error to the log.
             if let (Err(Err(error)), Some(dispatch)) = (reply.send(outcome), dispatch) {
-                self.log_error(&dispatch.environment.template.name, Some(dispatch.event), &error);
+                self.log_error(&dispatch.environment.template, Some(dispatch.event), &error);
             }
         }
     }

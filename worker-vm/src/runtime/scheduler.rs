@@ -223,7 +223,7 @@ impl Vm {
             let environment = self.threads.borrow().get(id).map(|thread| thread.tag.environment);
             self.close(id);
             if let Some(environment) = environment.and_then(|number| self.environment_by_number(number)) {
-                self.log_error(&environment.template.name, None, &error);
+                self.log_error(&environment.template, None, &error);
             }
         }
     }
@@ -291,7 +291,7 @@ impl Vm {
             Role::Plain => {
                 if let (Some(error), Some(environment)) = (error, &environment) {
                     let event = self.event_of(thread.tag.dispatch);
-                    self.log_error(&environment.template.name, event, &error);
+                    self.log_error(&environment.template, event, &error);
                 }
             }
         }

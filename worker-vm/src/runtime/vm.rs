@@ -9,7 +9,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use worker_core::{EventName, Limits, SourceLine, StaticRef, Template, TemplateError, TemplateName};
+use worker_core::{EventName, Limits, Snowflake, SourceLine, StaticRef, Template, TemplateError, TemplateName};
 
 use super::dispatches::Dispatch;
 use super::environment::Environment;
@@ -23,6 +23,7 @@ use crate::luau::alloc::{self, Memory};
 use crate::luau::keys::KeyDictionary;
 use crate::luau::stack::{self, Kind};
 use crate::luau::{ffi, lua_State};
+use crate::services::ErrorReport;
 use crate::tenant::Tenant;
 use crate::tenant_log::LogKind;
 use crate::worker_state::WorkerState;
@@ -428,19 +429,44 @@ impl Vm {
         let tag = ThreadTag::of(state);
         if let Some(environment) = self.environment_by_number(tag.environment) {
             let error = self.error_of(state, status);
-            self.log_error(&environment.template.name, self.event_of(tag.dispatch), &error);
+            self.log_error(&environment.template, self.event_of(tag.dispatch), &error);
         }
     }
 
-    /// Puts the error of a thread that no caller hears of into the tenant's log.
-    pub(crate) fn log_error(&self, template: &TemplateName, event: Option<EventName>, error: &TemplateError) {
+    /// Puts the error of a thread that no caller hears of into the tenant's log, and to where people see it.
+    pub(crate) fn log_error(&self, template: &Template, event: Option<EventName>, error: &TemplateError) {
+        self.surroundings.log_error(&self.tenant, &template.name, template.error_channel, event, error);
+        let failed = &self.surroundings.threads_failed;
+        failed.set(failed.get() + 1);
+    }
+}
+
+impl Surroundings {
+    /// Puts an error of a template into the tenant's log, and to where people see it: its error channel, if there is a bot.
+    pub(crate) fn log_error(
+        &self,
+        tenant: &Tenant,
+        template: &TemplateName,
+        channel: Option<Snowflake>,
+        event: Option<EventName>,
+        error: &TemplateError,
+    ) {
         let text = match &error.traceback {
             Some(traceback) => format!("{error}\n{traceback}"),
             None => error.to_string(),
         };
-        self.tenant.log.push(LogKind::Error, Some(template.clone()), event, &text);
-        let failed = &self.surroundings.threads_failed;
-        failed.set(failed.get() + 1);
+        tenant.log.push(LogKind::Error, Some(template.clone()), event.clone(), &text);
+        if let Some(discord) = self.state.discord() {
+            let report = ErrorReport {
+                tenant: tenant.id,
+                template: template.clone(),
+                channel,
+                event,
+                at: error.at.clone(),
+                text,
+            };
+            discord.reports().report(report, self.state.db());
+        }
     }
 }
 

@@ -1,11 +1,16 @@
 //! What the VMs of a process use outside of it, and the runtime on which that runs.
 
+mod bot_rest;
+mod discord;
 mod home;
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+pub use self::bot_rest::{BotRest, BotRestError, use_ring_for_tls};
+pub(crate) use self::discord::{Authority, ErrorReport, Ids, Place, RestError, RestRequest, percent_encoded};
+pub use self::discord::{Discord, DiscordConfig, DiscordStats, DiscordToken};
 pub(crate) use self::home::Home;
 use crate::plugins::http::{HttpConfig, HttpSender};
 use crate::plugins::objects::{ObjectsConfig, ObjectsError, TenantObjects};
@@ -22,6 +27,7 @@ struct Inner {
     http: HttpSender,
     objects: TenantObjects,
     captchas: Arc<Semaphore>,
+    discord: Option<Discord>,
 }
 
 /// How the services of a process are set up. The default reaches Discord's CDN and keeps objects in memory.
@@ -31,6 +37,8 @@ pub struct ServicesConfig {
     pub http: HttpConfig,
     /// `ctx.ObjectStorage`.
     pub objects: ObjectsConfig,
+    /// `ctx.Discord`; without it there is none.
+    pub discord: Option<DiscordConfig>,
 }
 
 impl Services {
@@ -39,12 +47,18 @@ impl Services {
         let home = Home::default();
         let objects = TenantObjects::new(config.objects, home.clone())?;
         let captchas = Arc::new(Semaphore::new(CAPTCHAS_AT_ONCE_MAX));
-        Ok(Self(Arc::new(Inner { http: HttpSender::new(config.http), home, objects, captchas })))
+        let discord = config.discord.map(|config| Discord::new(config, home.clone()));
+        Ok(Self(Arc::new(Inner { http: HttpSender::new(config.http), home, objects, captchas, discord })))
     }
 
     /// The objects of all tenants.
     pub fn objects(&self) -> &TenantObjects {
         &self.0.objects
+    }
+
+    /// Discord, if there is a bot.
+    pub fn discord(&self) -> Option<&Discord> {
+        self.0.discord.as_ref()
     }
 
     pub(crate) fn http(&self) -> &HttpSender {

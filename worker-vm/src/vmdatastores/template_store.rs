@@ -6,7 +6,7 @@ mod output;
 use std::rc::Weak;
 use std::sync::Arc;
 
-use worker_core::{CompatDate, ContentHash, TemplateFiles, TemplateName, TenantId};
+use worker_core::{CompatDate, ContentHash, Snowflake, TemplateFiles, TemplateName, TenantId};
 use worker_db::{NewTemplate, SharedCache, TemplateRow, WorkerCacheData, WorkerDb};
 
 use self::output::Template;
@@ -18,6 +18,7 @@ use crate::modules::lazy::file_bytes;
 use crate::plugins::to_the_end;
 use crate::runtime::held::Held;
 use crate::runtime::vm::Vm;
+use crate::services::{Discord, Home};
 
 pub(super) const STORE: Store = Store {
     name: c"TemplateStore",
@@ -38,18 +39,20 @@ struct Templates {
     shared: SharedCache,
     cache: WorkerCacheData,
     vm: Weak<Vm>,
+    discord: Option<(Discord, Home)>,
 }
 
 impl Templates {
     fn of(call: &Call) -> Self {
         let vm = call.vm();
-        let cache = vm.surroundings.cache.clone();
+        let (cache, state) = (vm.surroundings.cache.clone(), &vm.surroundings.state);
         Self {
             tenant: vm.tenant.id,
-            db: vm.surroundings.state.db().clone(),
+            db: state.db().clone(),
             shared: cache.shared().clone(),
             cache,
             vm: vm.weak(),
+            discord: state.discord().map(|discord| (discord.clone(), state.services().home().clone())),
         }
     }
 
@@ -85,6 +88,14 @@ impl Templates {
                 Ok(None)
             }
         }
+    }
+
+    /// The error channel is a channel of the guild, no thread, where the bot may speak; without a bot nobody can tell.
+    async fn check_error_channel(&self, channel: Option<Snowflake>) -> Result<(), ApiError> {
+        let (Some(channel), Some((discord, home))) = (channel, &self.discord) else { return Ok(()) };
+        let (discord, tenant) = (discord.clone(), self.tenant);
+        let check = async move { discord.lookups().check_error_channel(tenant, channel).await };
+        home.run_to_end(check).await?
     }
 
     fn hold(&self, bytes: usize) -> Result<Held, ApiError> {
@@ -128,6 +139,7 @@ fn create(call: &Call) -> Result<impl Future<Output = Result<Nil, ApiError>> + u
     let templates = Templates::of(call);
     let carried = templates.hold(content_bytes(&template))?;
     Ok(to_the_end(call, async move {
+        templates.check_error_channel(template.error_channel).await?;
         templates.db.template_create(templates.tenant, template).await?;
         templates.changed();
         drop(carried);
@@ -151,6 +163,10 @@ fn update(call: &Call) -> Result<impl Future<Output = Result<Nil, ApiError>> + u
         }
         // The rules that its code was written for stay with it.
         template.compat = row.compat;
+        // One that it has already is not asked about again: it may have been closed meanwhile, which is no reason to refuse.
+        if template.error_channel != row.error_channel {
+            templates.check_error_channel(template.error_channel).await?;
+        }
         templates.db.template_update(templates.tenant, template).await?;
         templates.changed();
         drop(carried);

@@ -5,6 +5,7 @@ mod captcha;
 mod data;
 mod datastores;
 mod datetime;
+mod discord;
 mod harness;
 mod hostile;
 mod hostile_folder;

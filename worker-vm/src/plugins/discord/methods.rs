@@ -2,6 +2,8 @@
 
 use std::ffi::CStr;
 
+use super::endpoints::TABLE;
+
 /// What a method returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Returns {
@@ -13,88 +15,15 @@ pub(crate) enum Returns {
     LazyList,
 }
 
-use Returns::{Lazy, LazyList, Nil};
-
 /// The methods: each asks for the capability `discord:<name>` and counts in the bucket `<name>`.
 ///
 /// `antiraid_bulk_op` and `antiraid_check_reason`, which do not yield, are not among them.
-pub(crate) const METHODS: [(&CStr, Returns); 78] = [
-    (c"antiraid_bulk_op_wait", Nil),
-    (c"antiraid_check_permissions", Lazy),
-    (c"antiraid_check_permissions_and_hierarchy", Lazy),
-    (c"antiraid_check_channel_permissions", Lazy),
-    (c"antiraid_get_fused_member", Lazy),
-    (c"get_audit_logs", Lazy),
-    (c"list_auto_moderation_rules", LazyList),
-    (c"get_auto_moderation_rule", Lazy),
-    (c"create_auto_moderation_rule", Lazy),
-    (c"edit_auto_moderation_rule", Lazy),
-    (c"delete_auto_moderation_rule", Nil),
-    (c"get_channel", Lazy),
-    (c"edit_channel", Lazy),
-    (c"delete_channel", Lazy),
-    (c"edit_channel_permissions", Nil),
-    (c"delete_channel_permission", Nil),
-    (c"get_channel_invites", LazyList),
-    (c"create_channel_invite", Lazy),
-    (c"follow_announcement_channel", Lazy),
-    (c"get_guild", Lazy),
-    (c"get_guild_preview", Lazy),
-    (c"modify_guild", Lazy),
-    (c"get_guild_channels", LazyList),
-    (c"create_guild_channel", Lazy),
-    (c"modify_guild_channel_positions", Nil),
-    (c"list_active_guild_threads", Lazy),
-    (c"get_guild_member", Lazy),
-    (c"list_guild_members", LazyList),
-    (c"search_guild_members", LazyList),
-    (c"modify_guild_member", Lazy),
-    (c"add_guild_member_role", Nil),
-    (c"remove_guild_member_role", Nil),
-    (c"remove_guild_member", Nil),
-    (c"get_guild_bans", LazyList),
-    (c"get_guild_ban", Lazy),
-    (c"create_guild_ban", Nil),
-    (c"remove_guild_ban", Nil),
-    (c"bulk_ban", Lazy),
-    (c"get_guild_roles", LazyList),
-    (c"get_guild_role", Lazy),
-    (c"create_guild_role", Lazy),
-    (c"modify_guild_role_positions", LazyList),
-    (c"modify_guild_role", Lazy),
-    (c"delete_guild_role", Nil),
-    (c"get_invite", Lazy),
-    (c"delete_invite", Lazy),
-    (c"get_channel_messages", LazyList),
-    (c"get_channel_message", Lazy),
-    (c"create_message", Lazy),
-    (c"crosspost_message", Lazy),
-    (c"edit_message", Lazy),
-    (c"delete_message", Nil),
-    (c"bulk_delete_messages", Nil),
-    (c"create_reaction", Nil),
-    (c"delete_own_reaction", Nil),
-    (c"delete_user_reaction", Nil),
-    (c"get_reactions", LazyList),
-    (c"delete_all_reactions", Nil),
-    (c"delete_all_reactions_for_emoji", Nil),
-    (c"create_interaction_response", Nil),
-    (c"get_original_interaction_response", Lazy),
-    (c"delete_original_interaction_response", Nil),
-    (c"edit_original_interaction_response", Lazy),
-    (c"create_followup_message", Lazy),
-    (c"get_followup_message", Lazy),
-    (c"delete_followup_message", Nil),
-    (c"edit_followup_message", Lazy),
-    (c"get_guild_command", Lazy),
-    (c"get_guild_commands", LazyList),
-    (c"create_guild_command", Lazy),
-    (c"create_guild_commands", LazyList),
-    (c"create_webhook", Lazy),
-    (c"get_channel_webhooks", LazyList),
-    (c"get_guild_webhooks", LazyList),
-    (c"get_webhook", Lazy),
-    (c"modify_webhook", Lazy),
-    (c"delete_webhook", Nil),
-    (c"execute_webhook", Lazy),
-];
+pub(crate) const METHODS: [(&CStr, Returns); TABLE.len()] = {
+    let mut methods = [(c"", Returns::Nil); TABLE.len()];
+    let mut place = 0;
+    while place < methods.len() {
+        methods[place] = (TABLE[place].name, TABLE[place].returns);
+        place += 1;
+    }
+    methods
+};

@@ -24,10 +24,8 @@ pub(super) fn wanted_name(call: &Call, index: c_int) -> Result<Option<TemplateNa
     Ok(TemplateName::new(call.str(index, "name")?).ok())
 }
 
-/// A CreateTemplate. Whether its name is free, its capabilities are held and its sizes are allowed is asked later.
-///
-/// That the error channel is a channel of the guild in which the bot may speak (S17) can only be asked of Discord, which
-/// this layer does not talk to yet.
+/// A CreateTemplate. Whether its name is free, its capabilities are held, its sizes are allowed and its error channel is one
+/// is asked later.
 pub(super) fn template(call: &Call, index: c_int, compat: CompatDate) -> Result<NewTemplate, ApiError> {
     if call.table_field(index, c"language", |call, index| Ok(call.str_opt(index, "language")? != Some("luau")))? {
         return Err(ApiError::invalid_argument("language (expected \"luau\")"));
