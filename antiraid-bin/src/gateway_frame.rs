@@ -21,8 +21,15 @@ pub struct GatewayFrame<'a> {
     t: Option<Text<'a>>,
     #[serde(default)]
     s: Option<u64>,
-    #[serde(borrow, default)]
-    d: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "raw")]
+    d: Option<&'a str>,
+    /// Nobody has looked yet whether the payload is JSON.
+    #[serde(skip)]
+    is_unchecked: bool,
+}
+
+fn raw<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a str>, D::Error> {
+    Ok(Option::<&'a RawValue>::deserialize(deserializer)?.map(RawValue::get))
 }
 
 impl<'a> GatewayFrame<'a> {
@@ -31,6 +38,44 @@ impl<'a> GatewayFrame<'a> {
         // serde_json skips the insides of strings that it ignores, so bytes are checked here; for ASCII this is a glance.
         let text = std::str::from_utf8(line).map_err(|error| FrameError::NotUtf8 { at: error.valid_up_to() })?;
         serde_json::from_str(text).map_err(|error| FrameError::not_json(text, 0, &error))
+    }
+
+    /// The same for an event that is written as Discord does, with the payload last, without a look at the payload: if that
+    /// is one JSON value, the whole is a frame. `None` for everything else.
+    fn peek_quickly(line: &'a [u8]) -> Option<Self> {
+        const NAME: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ_";
+        let text = std::str::from_utf8(line).ok()?;
+        let (mut rest, mut t, mut s, mut op) = (text.strip_prefix('{')?, None, None, None);
+        loop {
+            if let Some(name) = rest.strip_prefix(r#""t":""#) {
+                let end = name.find('"')?;
+                let is_new = t.replace(&name[..end]).is_none();
+                rest = name[end + 1..].strip_prefix(',').filter(|_| is_new)?;
+                if !t?.bytes().all(|byte| NAME.as_bytes().contains(&byte)) {
+                    return None;
+                }
+            } else if let Some(number) = rest.strip_prefix(r#""s":"#) {
+                let (digits, after) = number.split_once(',')?;
+                if s.replace(digits.parse::<u64>().ok()?).is_some() || digits.starts_with(['0', '+']) {
+                    return None;
+                }
+                rest = after;
+            } else if let Some(after) = rest.strip_prefix(r#""op":0,"#) {
+                if op.replace(0).is_some() {
+                    return None;
+                }
+                rest = after;
+            } else {
+                let d = rest.strip_prefix(r#""d":"#)?.strip_suffix('}')?;
+                let t = Some(Text(Cow::Borrowed(t?)));
+                return Some(Self { op: op?, t, s, d: Some(d), is_unchecked: true });
+            }
+        }
+    }
+
+    /// Looks at the payload, if nobody has.
+    fn check(&self, line: &[u8]) -> Result<(), FrameError> {
+        if self.is_unchecked { GatewayFrame::peek(line).map(drop) } else { Ok(()) }
     }
 
     /// What kind of frame it is; 0 is an event.
@@ -45,7 +90,7 @@ impl<'a> GatewayFrame<'a> {
 
     /// The text of its payload.
     pub fn payload(&self) -> Option<&'a str> {
-        self.d.map(RawValue::get)
+        self.d
     }
 
     /// The number of the event in its session, for resuming.
@@ -122,8 +167,20 @@ impl GatewaySession {
 
     /// The same; `see` looks at the frame first, whatever becomes of it.
     pub fn sift_with(&mut self, line: &Bytes, see: impl FnOnce(&GatewayFrame<'_>)) -> Result<Sifted, FrameError> {
-        let frame = GatewayFrame::peek(line)?;
+        let Some(frame) = GatewayFrame::peek_quickly(line) else {
+            let frame = GatewayFrame::peek(line)?;
+            see(&frame);
+            return self.sift_frame(line, &frame);
+        };
         see(&frame);
+        match self.sift_frame(line, &frame) {
+            // What is wrong, and where, is said of the whole.
+            Err(error) => Err(GatewayFrame::peek(line).err().unwrap_or(error)),
+            sifted => sifted,
+        }
+    }
+
+    fn sift_frame(&mut self, line: &Bytes, frame: &GatewayFrame<'_>) -> Result<Sifted, FrameError> {
         if frame.op != 0 {
             return Ok(Sifted::Skip(SkipReason::NotAnEvent));
         }
@@ -132,10 +189,13 @@ impl GatewaySession {
         if CONNECTION_EVENTS.contains(&name) {
             if name == "READY" {
                 self.bot = Payload::peek(line, d)?.user.0.and_then(|user| user.id.get());
+            } else {
+                frame.check(line)?;
             }
             return Ok(Sifted::Skip(SkipReason::Connection));
         }
         if name == "GUILD_CREATE" {
+            frame.check(line)?;
             return Ok(Sifted::Skip(SkipReason::GuildCreate));
         }
 
@@ -156,7 +216,7 @@ impl GatewaySession {
         if self.bot.is_some() && payload.author(name) == self.bot {
             return Ok(Sifted::Skip(SkipReason::OwnUser));
         }
-        let event = Event::discord(name, line.slice_ref(d.get().as_bytes()));
+        let event = Event::discord(name, line.slice_ref(d.as_bytes()));
         Ok(Sifted::Deliver { tenant, event })
     }
 }
@@ -256,12 +316,12 @@ struct HasUser {
 
 impl Payload {
     /// Looks at the payload `d` of the line. A payload that is no object has none of the fields.
-    fn peek(line: &Bytes, d: &RawValue) -> Result<Self, FrameError> {
-        match serde_json::from_str::<Object<Self>>(d.get()) {
+    fn peek(line: &Bytes, d: &str) -> Result<Self, FrameError> {
+        match serde_json::from_str::<Object<Self>>(d) {
             Ok(payload) => Ok(payload.0.unwrap_or_default()),
             Err(error) => {
-                let offset = d.get().as_ptr().addr() - line.as_ptr().addr();
-                Err(FrameError::not_json(d.get(), offset, &error))
+                let offset = d.as_ptr().addr() - line.as_ptr().addr();
+                Err(FrameError::not_json(d, offset, &error))
             }
         }
     }
@@ -567,6 +627,53 @@ mod tests {
         }
         for unnamed in [r#"{"op":0,"t":null,"d":{}}"#, r#"{"op":0,"d":{}}"#] {
             assert_eq!(sift(unnamed).unwrap_err(), FrameError::Unnamed);
+        }
+    }
+
+    #[test]
+    fn the_quick_way_takes_what_discord_writes_and_says_the_same() {
+        let d = r#"{"guild_id":"42","x":[1,{"y":"}"}]}"#;
+        for head in [
+            r#""t":"MESSAGE_CREATE","s":7,"op":0"#,
+            r#""op":0,"t":"X_Y","s":18446744073709551615"#,
+            r#""op":0,"t":"X""#,
+        ] {
+            let line = format!(r#"{{{head},"d":{d}}}"#);
+            let (quick, whole) =
+                (GatewayFrame::peek_quickly(line.as_bytes()).unwrap(), GatewayFrame::peek(line.as_bytes()));
+            let whole = whole.unwrap();
+            assert_eq!(
+                (quick.op, quick.name(), quick.s, quick.d),
+                (whole.op, whole.name(), whole.s, whole.d),
+                "{line}"
+            );
+            assert_eq!(delivered(&line).0, TenantId::guild(42));
+        }
+        // The other way says what is wrong with these, or that nothing is.
+        for head in [
+            r#""op":0,"op":0,"t":"X""#,
+            r#""op":0,"t":"X","t":"Y""#,
+            r#""op":0,"t":"X","s":1,"s":2"#,
+            r#""op":0,"t":"X","s":01"#,
+            r#""op":0,"t":"X","s":-1"#,
+            r#""op":0,"t":"X","s":1.5"#,
+            r#""op":0,"t":"\u0058""#,
+            r#""op":0,"t":null"#,
+            r#""op":1,"t":"X""#,
+            r#""op": 0,"t":"X""#,
+            r#""t":"X""#,
+        ] {
+            let line = format!(r#"{{{head},"d":{d}}}"#);
+            assert!(GatewayFrame::peek_quickly(line.as_bytes()).is_none(), "{line}");
+        }
+        // What follows the payload, or is none, is found when it is looked at, also where templates never see it.
+        for t in ["X", "GUILD_CREATE", "RESUMED", "READY"] {
+            for d in [r#"{"guild_id":"1"},"op":0"#, r#"{"guild_id":"1"}}"#, r#"{"guild_id":"1""#, "", "{,}"] {
+                let line = format!(r#"{{"op":0,"t":"{t}","d":{d}}}"#);
+                assert!(GatewayFrame::peek_quickly(line.as_bytes()).is_some(), "{line}");
+                let error = sift(&line).unwrap_err();
+                assert_eq!(error, GatewayFrame::peek(line.as_bytes()).unwrap_err(), "{line}");
+            }
         }
     }
 
