@@ -91,10 +91,6 @@ impl Lookups {
         &self.0.rest
     }
 
-    pub(crate) fn states(&self) -> &GuildStates {
-        &self.0.states
-    }
-
     /// Who the bot is.
     pub(crate) async fn bot(&self, tenant: TenantId) -> Result<u64, ApiError> {
         if let Some(bot) = self.0.states.bot() {
