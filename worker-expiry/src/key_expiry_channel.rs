@@ -88,12 +88,9 @@ impl KeyExpiryChannel {
                 return taken;
             }
             let next_at = self.inner.window.borrow().next_at();
-            let wait = next_at.map_or(CLOCK_PACE, |at| {
-                Duration::try_from(at.duration_since(now)).unwrap_or_default().min(CLOCK_PACE)
-            });
             tokio::select! {
                 () = self.inner.wake.notified() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = self.inner.clock.waits().rest_until_time(next_at, CLOCK_PACE) => {}
             }
         }
     }
@@ -175,14 +172,15 @@ impl Inner {
     async fn fill(self: Rc<Self>) {
         loop {
             self.must_poll.set(false);
-            let began = tokio::time::Instant::now();
+            let clock = self.clock.waits();
+            let began = clock.moment();
             self.read(None).await;
             // A long list is not read all the time.
-            let next = tokio::time::Instant::now() + self.poll.max(began.elapsed() * 4);
+            let next = clock.moment() + self.poll.max(clock.since(began) * 4);
             while !self.must_poll.get() {
                 tokio::select! {
                     () = self.refill.notified() => {}
-                    () = tokio::time::sleep_until(next) => break,
+                    () = clock.rest_until(next) => break,
                 }
                 let hungry = self.window.borrow().hungry();
                 if let Some((due_at, tenant)) = hungry {
@@ -203,7 +201,7 @@ impl Inner {
                 Ok(page) => page,
                 Err(error) => {
                     tracing::error!(error = &error as &dyn Error, "records that are due cannot be read");
-                    tokio::time::sleep(RETRY_WAIT).await;
+                    self.clock.waits().rest(RETRY_WAIT).await;
                     continue;
                 }
             };

@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 mod check;
-mod clock;
 mod error;
 pub mod floor;
 mod harness;
@@ -20,9 +19,8 @@ mod worker_state;
 mod worker_vm_manager;
 
 pub use check::{Problem, check_template};
-pub use clock::{Busy, VirtualClock};
 pub use error::{VmError, contained_panics};
-pub use harness::{Harness, TestCall};
+pub use harness::{AnswerFunction, Harness, Question, TestCall};
 pub use luau::compile::{CompileError, compile};
 pub use plugins::discord::{Answer, Recorded, Recorder};
 pub use plugins::http::{
@@ -36,5 +34,6 @@ pub use runtime::flight_recorder::record_flights;
 pub use runtime::turns::Turn;
 pub use services::{Services, ServicesConfig};
 pub use tenant_log::{LogKind, LogLine, TenantLog};
+pub use worker_core::VirtualClock;
 pub use worker_state::{Links, WorkerState};
 pub use worker_vm_manager::{Run, Runs, VmStats, WorkerVmManager};
