@@ -5,6 +5,7 @@ mod captcha;
 mod data;
 mod datastores;
 mod datetime;
+mod globals;
 mod harness;
 mod hostile;
 mod hostile_folder;
