@@ -34,6 +34,5 @@ pub use runtime::flight_recorder::record_flights;
 pub use runtime::turns::Turn;
 pub use services::{Services, ServicesConfig};
 pub use tenant_log::{LogKind, LogLine, TenantLog};
-pub use worker_core::VirtualClock;
 pub use worker_state::{Links, WorkerState};
 pub use worker_vm_manager::{Run, Runs, VmStats, WorkerVmManager};
