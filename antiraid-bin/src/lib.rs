@@ -6,6 +6,7 @@ pub mod log;
 pub mod mistake;
 pub mod objects_url;
 pub mod output;
+pub mod parking;
 
 pub mod gateway;
 pub mod gateway_frame;

@@ -1,7 +1,7 @@
 //! The world of one test: a VM for the spec, one for what it tests, an empty store, and a clock that the test moves.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +10,24 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 use worker_core::{
-    BaseName, Capabilities, CompatDate, Event, EventName, Limits, ManualClock, RatelimitRules, StaticRef, Template,
-    TemplateError, TemplateName, TemplateOrigin, TenantId, Value,
+    BaseName, Capabilities, CompatDate, DispatchResult, Event, EventName, Limits, ManualClock, RatelimitRules,
+    StaticRef, Template, TemplateError, TemplateName, TemplateOrigin, TenantId, Value, VirtualClock, WorkerError,
+    WorkerFilter, WorkerId, WorkerLike,
 };
 use worker_db::{
     DbClock, DbConfig, DbError, KvFindPage, KvPage, KvRecord, KvSet, Lookup, Scopes, SharedCache, SharedCacheConfig,
     WorkerCacheData, WorkerDb,
 };
+use worker_dispatch::WorkerDispatcher;
+use worker_expiry::{ExpiryProcess, ExpirySettings, KeyExpiryChannel, WorkerKeyExpiry};
 use worker_vm::{
-    Answer, Harness, HttpAnswer, HttpRecorder, HttpRequest, Links, LogKind, Recorder, Run, TestCall, VirtualClock,
+    Answer, AnswerFunction, Harness, HttpAnswer, HttpRecorder, Links, LogKind, Question, Recorder, Run, TestCall,
     WorkerState, WorkerVmManager,
 };
+
+use crate::parking::Parking;
 
 use crate::spec_files::{SpecSuite, Subject};
 use crate::store;
@@ -39,6 +44,10 @@ const START_SECOND: i64 = 1_767_225_600;
 /// CPU time of a test's own code.
 const SPEC_CPU_MAX: Duration = Duration::from_secs(2);
 
+/// Between two looks for what other processes wrote to the store of a test, and how long a lease lasts: there are none, and
+/// each would be a step of the clock.
+const NEVER: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
+
 /// How long nothing may be on its way and nothing asleep before the clock is looked at again. It does not happen: whatever
 /// goes on is counted.
 const IDLE_PACE: Duration = Duration::from_millis(1);
@@ -54,11 +63,12 @@ pub struct SpecCommon {
     spec_rules: StaticRef<RatelimitRules>,
     hands: ManualClock,
     links: Links,
+    parking: Parking,
 }
 
 impl SpecCommon {
-    /// With these limits for the templates under test.
-    pub fn new(seed: u64, limits: Limits, links: Links) -> Self {
+    /// With these limits for the templates under test, on the runtime that tells `parking` when it has nothing to run.
+    pub fn new(seed: u64, limits: Limits, links: Links, parking: Parking) -> Self {
         let (rules, hands) = RatelimitRules::default().on_manual_clock();
         let spec_limits = Limits { dispatch_cpu_max: SPEC_CPU_MAX.min(limits.dispatch_cpu_max), ..limits.clone() };
         Self {
@@ -70,6 +80,7 @@ impl SpecCommon {
             spec_rules: StaticRef::new(RatelimitRules::unlimited()),
             hands,
             links,
+            parking,
         }
     }
 }
@@ -89,19 +100,28 @@ pub struct SpecWorld {
     recorder: Recorder,
     http: HttpRecorder,
     db: WorkerDb,
-    cache: WorkerCacheData,
     vms: WorkerVmManager,
+    dispatcher: WorkerDispatcher,
+    expiry: WorkerKeyExpiry,
+    parking: Parking,
     subject: Option<TemplateName>,
     subscriptions: String,
-    limits: StaticRef<Limits>,
     spec_cache: WorkerCacheData,
     spec_vms: WorkerVmManager,
     /// Calls of the spec that wait for what the clock brings, and see to it that the clock moves.
     movers: Cell<usize>,
     movers_changed: Notify,
     errors_expected: Cell<bool>,
-    /// Keys whose expiry was announced: the record and the time that it expired at.
-    expired: RefCell<HashSet<(String, Timestamp)>>,
+    line_bytes_max: usize,
+    /// Errors of templates that the spec was told, as the log has them.
+    told: RefCell<Vec<String>>,
+    /// What functions of the spec are asked; the spec takes one after the other.
+    questions: Mutex<mpsc::UnboundedReceiver<Question>>,
+    asking: mpsc::UnboundedSender<Question>,
+    /// The question that the spec has taken and not answered.
+    question: Cell<Option<Question>>,
+    /// Notified when the test is over.
+    ended: Notify,
 }
 
 impl SpecWorld {
@@ -109,11 +129,10 @@ impl SpecWorld {
     pub async fn new(suite: &SpecSuite, common: &SpecCommon) -> Result<Rc<Self>, DbError> {
         let start = Timestamp::from_second(START_SECOND).expect("because it is a moment of this era");
         let clock = VirtualClock::new(start, common.hands.clone());
-        let db_clock = clock.clone();
         let config = DbConfig {
             kv: common.limits.kv.clone(),
             templates: common.limits.templates.clone(),
-            clock: DbClock::from(move || db_clock.now()),
+            clock: DbClock::virtual_clock(clock.clone()),
             ..DbConfig::default()
         };
         let db = WorkerDb::connect("sqlite::memory:", config).await?;
@@ -135,7 +154,15 @@ impl SpecWorld {
         };
         let cache = WorkerCacheData::new(db.clone(), common.shared.clone(), builtin, common.limits.clone());
         let harness = Harness::for_templates(clock.clone(), common.seed, recorder.clone(), http.clone());
-        let vms = WorkerVmManager::new(state(&common.rules, harness), cache.clone(), common.limits.clone());
+        let limits = common.limits.clone();
+        let vms = WorkerVmManager::new(state(&common.rules, harness), cache.clone(), limits.clone());
+        let (id, filter) = (WorkerId::new(1), WorkerFilter::all().without([SPEC_TENANT]));
+        let dispatcher = WorkerDispatcher::new(id, vms.clone(), cache, db.clone(), filter.clone(), limits);
+        dispatcher.resume_keys();
+        let settings = ExpirySettings { poll: NEVER, lease: NEVER, backoff_spread: 0.0, ..ExpirySettings::default() };
+        let channel = KeyExpiryChannel::new(db.clone(), filter, &settings);
+        let process = ExpiryProcess::new("antiraid test");
+        let expiry = WorkerKeyExpiry::new(dispatcher.clone(), db.clone(), channel, process, settings);
 
         let (host, calls) = mpsc::unbounded_channel();
         let spec = Arc::new(spec_template(suite));
@@ -143,22 +170,29 @@ impl SpecWorld {
         let harness = Harness::for_specs(clock.clone(), common.seed, host);
         let spec_state = state(&common.spec_rules, harness);
         let spec_vms = WorkerVmManager::new(spec_state, spec_cache.clone(), common.spec_limits.clone());
+        let (asking, questions) = mpsc::unbounded_channel();
         let world = Rc::new(Self {
             clock,
             recorder,
             http,
             db,
-            cache,
             vms,
+            dispatcher,
+            expiry,
+            parking: common.parking.clone(),
             subject,
             subscriptions: events,
-            limits: common.limits.clone(),
             spec_cache,
             spec_vms,
             movers: Cell::new(0),
             movers_changed: Notify::new(),
             errors_expected: Cell::new(false),
-            expired: RefCell::default(),
+            line_bytes_max: common.limits.log_line_bytes_max,
+            told: RefCell::default(),
+            questions: Mutex::new(questions),
+            asking,
+            question: Cell::new(None),
+            ended: Notify::new(),
         });
         tokio::task::spawn_local(Self::serve(Rc::downgrade(&world), calls));
         Ok(world)
@@ -170,7 +204,7 @@ impl SpecWorld {
         let event = Event::discord("MESSAGE_CREATE", request.into());
         let running = async {
             let busy = self.clock.busy();
-            let mut runs = start(&self.spec_vms, &self.spec_cache, SPEC_TENANT, &event).await?;
+            let mut runs = self.start_spec(&event).await?;
             drop(busy);
             let (_, run) = runs.pop().ok_or_else(|| TemplateError::new("internal: the spec gets no event"))?;
             tokio::select! {
@@ -202,14 +236,22 @@ impl SpecWorld {
 
     /// Ends all that runs.
     pub async fn end(&self) {
+        self.expiry.end();
+        self.ended.notify_waiters();
         self.spec_vms.cancel_all();
-        self.vms.cancel_all();
+        // What it answers is nobody's.
+        let _ = self.dispatcher.kill().await;
         self.db.close().await;
     }
 
     fn logged(&self, kind: LogKind) -> Vec<String> {
-        let lines = self.vms.log_lines(TENANT).into_iter();
-        lines.filter(|line| line.kind == kind).map(|line| line.text.to_string()).collect()
+        let lines = self.dispatcher.log_lines(TENANT).into_iter().filter(|line| line.kind == kind);
+        let mut told = self.told.borrow().clone();
+        let mut is_news = |text: &String| {
+            let known = told.iter().position(|told| told == text);
+            known.map(|index| told.swap_remove(index)).is_none()
+        };
+        lines.map(|line| line.text.to_string()).filter(|text| is_news(text)).collect()
     }
 
     async fn serve(world: Weak<Self>, mut calls: mpsc::UnboundedReceiver<TestCall>) {
@@ -230,7 +272,7 @@ impl SpecWorld {
                 changed.await;
                 continue;
             }
-            self.clock.quiet().await;
+            self.quiet().await;
             if self.movers.get() == 0 && !self.clock.fire_next(Duration::MAX) {
                 tokio::time::sleep(IDLE_PACE).await;
             }
@@ -287,7 +329,8 @@ impl SpecWorld {
                         .unwrap_or(Timestamp::MAX)
                 });
                 let (key, scopes) = (text(argument(0))?.to_owned(), self.scopes(argument(2))?);
-                let set = KvSet { key, value_json, scopes, expires_at, resume: false };
+                let resume = argument(4) == &Value::Boolean(true);
+                let set = KvSet { key, value_json, scopes, expires_at, resume };
                 self.db.kv_set(TENANT, set).await.map(|_| Value::Null).map_err(|error| error.to_string())
             }
             "kv_delete" => {
@@ -312,22 +355,33 @@ impl SpecWorld {
             }
             "discord_answer" => {
                 let method = known_method(text(argument(0))?)?;
-                let Value::List(answers) = argument(1) else { return Err("the answers are not a list".into()) };
-                let answer = |answer: &Value| match answer {
-                    Value::Map(fields) => match fields.get("error") {
-                        Some(Value::Text(text)) => Answer::Error(text.clone()),
-                        _ => Answer::Value(fields.get("value").cloned().unwrap_or_default()),
-                    },
-                    _ => Answer::Value(Value::Null),
-                };
-                self.recorder.answer(method, answers.iter().map(answer));
+                let answer =
+                    |answer: &Value| self.given(answer, Answer::Function, Answer::Error, |v| Ok(Answer::Value(v)));
+                self.recorder.answer(method, self.answers(argument(1), answer)?);
                 Ok(Value::Null)
             }
-            "http_requests" => Ok(Value::List(self.http.requests().into_iter().map(request_value).collect())),
+            "http_requests" => {
+                Ok(Value::List(self.http.requests().into_iter().map(worker_vm::HttpRequest::into_value).collect()))
+            }
             "http_answer" => {
-                let Value::List(answers) = argument(2) else { return Err("the answers are not a list".into()) };
-                let answers = answers.iter().map(http_answer).collect::<Result<Vec<_>, _>>()?;
-                self.http.answer(text(argument(0))?, text(argument(1))?, answers);
+                let answer = |answer: &Value| {
+                    self.given(answer, HttpAnswer::Function, HttpAnswer::Error, |value| HttpAnswer::from_value(&value))
+                };
+                self.http.answer(text(argument(0))?, text(argument(1))?, self.answers(argument(2), answer)?);
+                Ok(Value::Null)
+            }
+            "reload" => {
+                let reloaded = self.dispatcher.reload(TENANT).await;
+                self.moving(self.advance(self.clock.elapsed())).await?;
+                reloaded.map(|()| Value::Null).map_err(|error| crate::cli::chain(&error))
+            }
+            "question" => self.clock.idle_while(self.next_question()).await,
+            "reply" => {
+                let Some(question) = self.question.take() else { return Err("there is no question".into()) };
+                question.reply(match argument(0) {
+                    Value::Boolean(true) => Ok(argument(1).clone()),
+                    _ => Err(text(argument(1))?.to_owned()),
+                });
                 Ok(Value::Null)
             }
             "log" => {
@@ -343,53 +397,60 @@ impl SpecWorld {
 
     /// Sends events, all at once and in this order, and moves the clock until all are answered and whatever is left sleeps.
     async fn send(&self, events: &[Event]) -> Vec<SentResult> {
-        let busy = self.clock.busy();
-        let mut sent = Vec::new();
-        for event in events {
-            sent.push(start(&self.vms, &self.cache, TENANT, event).await.map(|mut runs| runs.pop()));
-        }
-        drop(busy);
-        let deadline = self.clock.elapsed() + self.limits.dispatch_timeout;
-        let (timed_out, ring) = tokio::sync::watch::channel(false);
-        let results = sent.into_iter().zip(events).map(|(sent, event)| {
-            let mut ring = ring.clone();
-            async move {
-                let run = match sent {
-                    Ok(Some((_, run))) => run,
-                    Ok(None) => return SentResult::NotDelivered(self.nobody(event)),
-                    Err(error) => return SentResult::Outcome(Err(error)),
-                };
-                tokio::select! {
-                    biased;
-                    outcome = ended(run) => SentResult::Outcome(outcome),
-                    _ = ring.wait_for(|rung| *rung) => {
-                        let seconds = self.limits.dispatch_timeout.as_secs();
-                        let text = format!("timeout: not finished within {seconds} s of the clock");
-                        SentResult::Outcome(Err(TemplateError::new(text)))
-                    }
-                }
-            }
-        });
+        // What was written before they came is known by now, as a template that the spec or another template changed.
+        self.quiet().await;
+        let sent: Vec<_> = events.iter().map(|event| self.dispatcher.dispatch(TENANT, event.clone())).collect();
         let moving = async {
             loop {
-                self.clock.quiet().await;
-                if self.clock.fire_next(deadline) {
-                    continue;
+                self.quiet().await;
+                if !self.clock.fire_next(Duration::MAX) {
+                    tokio::time::sleep(IDLE_PACE).await;
                 }
-                if self.clock.next_timer().is_some() {
-                    self.clock.skip_to(deadline);
-                    let _ = timed_out.send(true);
-                }
-                tokio::time::sleep(IDLE_PACE).await;
             }
         };
         let results = tokio::select! {
             biased;
-            results = join_all(results) => results,
+            results = join_all(sent) => results,
             () = moving => unreachable!("because it goes on for ever"),
         };
-        self.clock.quiet().await;
-        results
+        self.quiet().await;
+        results.into_iter().zip(events).map(|(result, event)| self.sent_result(event, result)).collect()
+    }
+
+    /// What came of an event in the template under test.
+    fn sent_result(&self, event: &Event, result: Result<DispatchResult, WorkerError>) -> SentResult {
+        match result {
+            Ok(DispatchResult { mut templates }) => {
+                // A template may have made others.
+                let is_subject = |name: &TemplateName| self.subject.as_ref().is_none_or(|subject| subject == name);
+                match templates.iter().position(|result| is_subject(&result.template)) {
+                    Some(index) => {
+                        let outcome = templates.swap_remove(index).outcome;
+                        if let Err(error) = &outcome {
+                            let traceback = error.traceback.as_deref();
+                            let mut logged = traceback.map_or(error.to_string(), |trace| format!("{error}\n{trace}"));
+                            // As the log cuts its lines off.
+                            logged.truncate(logged.floor_char_boundary(self.line_bytes_max));
+                            self.told.borrow_mut().push(logged);
+                        }
+                        SentResult::Outcome(outcome)
+                    }
+                    None => SentResult::NotDelivered(self.nobody(event)),
+                }
+            }
+            Err(error) => SentResult::Outcome(Err(TemplateError::new(crate::cli::chain(&error)))),
+        }
+    }
+
+    /// Waits until all that is left sleeps: nothing is on its way on another thread, and this one has nothing to run.
+    async fn quiet(&self) {
+        loop {
+            self.clock.quiet().await;
+            self.parking.parked().await;
+            if self.clock.is_quiet() {
+                return;
+            }
+        }
     }
 
     fn nobody(&self, event: &Event) -> String {
@@ -403,54 +464,70 @@ impl SpecWorld {
     /// Moves the clock, with all timers on the way and all records that expire.
     async fn advance(&self, to: Duration) -> Result<Value, String> {
         loop {
-            self.clock.quiet().await;
-            let due = {
-                let _busy = self.clock.busy();
-                self.next_due().await.map_err(|error| error.to_string())?
-            };
-            let due = due.map(|(at, record)| {
-                let ahead = Duration::try_from(at.duration_since(self.clock.now())).unwrap_or_default();
-                (self.clock.elapsed() + ahead, at, record)
-            });
-            let until = due.as_ref().map_or(to, |(at, ..)| to.min(*at));
-            while self.clock.fire_next(until) {
-                self.clock.quiet().await;
-            }
-            self.clock.skip_to(until);
-            match due {
-                Some((due, at, record)) if due <= to => {
-                    self.expire(record, at).await.map_err(|error| error.to_string())?;
-                }
-                _ => return Ok(Value::Null),
+            self.quiet().await;
+            if !self.clock.fire_next(to) {
+                self.clock.skip_to(to);
+                return Ok(Value::Null);
             }
         }
     }
 
-    /// The record that expires next.
-    async fn next_due(&self) -> Result<Option<(Timestamp, KvRecord)>, DbError> {
-        let records = self.records().await?.into_iter();
-        let expired = self.expired.borrow();
-        let due = records.filter_map(|record| Some((record.expires_at?, record)));
-        Ok(due.filter(|(at, record)| !expired.contains(&(record.id.clone(), *at))).min_by_key(|(at, _)| *at))
+    /// The next thing that a function of the spec is asked: `{ function, arguments }`.
+    async fn next_question(&self) -> Result<Value, String> {
+        let asked = async { self.questions.lock().await.recv().await };
+        let question = tokio::select! {
+            () = self.ended.notified() => None,
+            question = asked => question,
+        };
+        let question = question.ok_or("nothing is asked any more")?;
+        let asked = Value::from([
+            ("number", i64::from(question.function).into()),
+            ("arguments", Value::List(question.arguments.clone())),
+            ("count", (question.arguments.len() as i64).into()),
+        ]);
+        self.question.set(Some(question));
+        Ok(asked)
     }
 
-    /// Announces a record that expires, and removes it if that went well and nobody changed its time.
-    async fn expire(&self, record: KvRecord, at: Timestamp) -> Result<(), DbError> {
-        self.expired.borrow_mut().insert((record.id.clone(), at));
-        let data = serde_json::json!({ "id": record.id, "key": record.key, "scopes": record.scopes });
-        let event = Event::antiraid(EventName::new("KeyExpiry"), data.to_string().into()).with_scopes(record.scopes);
-        let results = self.send(&[event]).await;
-        let _busy = self.clock.busy();
-        for result in results {
-            if let SentResult::Outcome(Err(error)) = result {
-                self.vms.log(TENANT, LogKind::Error, self.subject.clone(), None, &error.text);
-                return Ok(());
+    /// Answers as the spec gives them.
+    fn answers<T>(&self, list: &Value, answer: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
+        let Value::List(answers) = list else { return Err("the answers are not a list".into()) };
+        answers.iter().map(answer).collect()
+    }
+
+    /// One of `{ function }`, `{ error }` and `{ value }`.
+    fn given<T>(
+        &self,
+        answer: &Value,
+        function: impl FnOnce(AnswerFunction) -> T,
+        error: impl FnOnce(String) -> T,
+        value: impl FnOnce(Value) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let Value::Map(fields) = answer else { return value(Value::Null) };
+        match (fields.get("function"), fields.get("error")) {
+            (Some(Value::Integer(number)), _) => {
+                let number = u32::try_from(*number).map_err(|_| "the number of a function")?;
+                Ok(function(AnswerFunction::new(number, self.asking.clone())))
             }
+            (_, Some(Value::Text(text))) => Ok(error(text.clone())),
+            _ => value(fields.get("value").cloned().unwrap_or_default()),
         }
-        if self.db.kv_get_by_id(TENANT, &record.id).await?.is_some_and(|now| now.expires_at == Some(at)) {
-            self.db.kv_delete_by_id(TENANT, &record.id).await?;
+    }
+
+    /// Starts the spec.
+    async fn start_spec(&self, event: &Event) -> Result<worker_vm::Runs, TemplateError> {
+        let failed = |error: &dyn std::error::Error| TemplateError::new(crate::cli::chain(error));
+        self.spec_cache.load(SPEC_TENANT).await.map_err(|error| failed(&error))?;
+        let Lookup::Subscribers(subscribers) = self.spec_cache.lookup(SPEC_TENANT, event) else {
+            return Ok(worker_vm::Runs::new());
+        };
+        loop {
+            let started = self.spec_vms.try_start(SPEC_TENANT, &subscribers, event, true);
+            if let Some(runs) = started.map_err(|error| failed(&error))? {
+                return Ok(runs);
+            }
+            self.spec_vms.prepare(SPEC_TENANT, &subscribers).await;
         }
-        Ok(())
     }
 
     /// All records, by key and then id.
@@ -494,26 +571,6 @@ impl SentResult {
             ("traceback", error.as_ref().and_then(|error| error.traceback.as_deref()).into()),
             ("error", error.as_ref().map(|error| &*error.text).into()),
         ])
-    }
-}
-
-/// Starts an event in the tenant's templates.
-async fn start(
-    vms: &WorkerVmManager,
-    cache: &WorkerCacheData,
-    tenant: TenantId,
-    event: &Event,
-) -> Result<worker_vm::Runs, TemplateError> {
-    let failed = |error: &dyn std::error::Error| TemplateError::new(crate::cli::chain(error));
-    // A template may have changed the tenant's templates.
-    cache.invalidate(tenant);
-    cache.load(tenant).await.map_err(|error| failed(&error))?;
-    let Lookup::Subscribers(subscribers) = cache.lookup(tenant, event) else { return Ok(worker_vm::Runs::new()) };
-    loop {
-        if let Some(runs) = vms.try_start(tenant, &subscribers, event, true).map_err(|error| failed(&error))? {
-            return Ok(runs);
-        }
-        vms.prepare(tenant, &subscribers).await;
     }
 }
 
@@ -576,50 +633,6 @@ fn record_value(record: KvRecord) -> Result<Value, String> {
         ("version", (record.version as i64).into()),
         ("expires_at", record.expires_at.map(|at| at.as_second()).into()),
     ]))
-}
-
-fn request_value(request: HttpRequest) -> Value {
-    let headers = request.headers.into_iter().map(|(name, value)| (name, Value::Text(value)));
-    let text = |body: Bytes| match String::from_utf8(body.to_vec()) {
-        Ok(text) => Value::Text(text),
-        Err(_) => Value::Bytes(body),
-    };
-    Value::from([
-        ("method", request.method.into()),
-        ("url", request.url.into()),
-        ("headers", Value::Map(headers.collect())),
-        ("body", request.body.map_or(Value::Null, text)),
-    ])
-}
-
-/// An answer of `http.on` or `http.fail`: `{ error }`, or `{ status?, headers?, body?, json? }`.
-fn http_answer(value: &Value) -> Result<HttpAnswer, String> {
-    let Value::Map(fields) = value else { return Err("an answer is no table".into()) };
-    if let Some(error) = fields.get("error") {
-        return Ok(HttpAnswer::Error(text(error)?.to_owned()));
-    }
-    let status = match fields.get("status") {
-        None => 200,
-        Some(status) => {
-            let status = number(status).filter(|status| (100.0..=999.0).contains(status));
-            status.ok_or("status (expected a number from 100 to 999)")? as u16
-        }
-    };
-    let headers = match fields.get("headers") {
-        Some(Value::Map(headers)) => headers
-            .iter()
-            .map(|(name, value)| Ok((name.clone(), text(value)?.to_owned())))
-            .collect::<Result<_, String>>()?,
-        _ => Vec::new(),
-    };
-    let body = match (fields.get("body"), fields.get("json")) {
-        (Some(Value::Text(body)), None) => Bytes::from(body.clone()),
-        (Some(Value::Bytes(body) | Value::Buffer(body)), None) => body.clone(),
-        (None, Some(json)) => Bytes::from(json.to_json_untyped().map_err(|error| error.to_string())?),
-        (None, None) => Bytes::new(),
-        _ => return Err("an answer has either a body, which is a text or a buffer, or json".into()),
-    };
-    Ok(HttpAnswer::Response { status, headers, body })
 }
 
 fn known_method(method: &str) -> Result<&'static str, String> {

@@ -9,6 +9,7 @@ use crate::cli::{CommandError, Outcome, TestArgs};
 use crate::config::Config;
 use crate::engine;
 use crate::output::{Output, complain};
+use crate::parking::Parking;
 use crate::spec_files::{SpecSuite, read_suites};
 use crate::spec_report::{Failure, SpecReport, TestReport, TestStatus};
 use crate::spec_world::{Request, SpecCommon, SpecWorld};
@@ -16,24 +17,32 @@ use crate::template_dir::SPEC_SUFFIX;
 
 /// Runs the command, on a runtime like a worker thread's.
 pub fn run(args: &TestArgs, config: &Config, output: &mut Output) -> Result<Outcome, CommandError> {
+    let parking = Parking::default();
+    let hook = parking.clone();
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(move || hook.parks())
         .build_local(LocalOptions::default())
         .map_err(CommandError::Runtime)?;
-    let outcome = runtime.block_on(run_suites(args, config, output));
+    let outcome = runtime.block_on(run_suites(args, config, output, parking));
     output.flush()?;
     // What tests have left behind need not be waited for.
     runtime.shutdown_background();
     outcome
 }
 
-async fn run_suites(args: &TestArgs, config: &Config, output: &mut Output) -> Result<Outcome, CommandError> {
+async fn run_suites(
+    args: &TestArgs,
+    config: &Config,
+    output: &mut Output,
+    parking: Parking,
+) -> Result<Outcome, CommandError> {
     let start = Instant::now();
     let suites = read_suites(&args.dir, &config.limits.templates, &engine::builtins(config)?)?;
     let seed = args.seed.unwrap_or_else(some_seed);
     let mut run = SpecRun {
         args,
-        common: SpecCommon::new(seed, config.limits.clone(), config.links.clone()),
+        common: SpecCommon::new(seed, config.limits.clone(), config.links.clone(), parking),
         report: SpecReport { seed, ..SpecReport::default() },
         output,
     };

@@ -78,7 +78,8 @@ impl Builtins {
     pub const LIBRARY_ROOT: &'static str = "templating-types/";
 
     /// What the built-in template subscribes to.
-    pub const EVENTS: [&'static str; 2] = ["INTERACTION_CREATE", "GetSettings"];
+    pub const EVENTS: [&'static str; 4] =
+        ["INTERACTION_CREATE", "GetSettings", "ExecuteSetting[builtins.settings]", "KeyExpiry[builtins.punishments]"];
 
     /// What this program was built with.
     pub fn embedded() -> Self {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod capabilities;
+mod clock;
 mod event;
 mod flight_log;
 mod ids;
@@ -22,6 +23,7 @@ mod worker_stats;
 pub mod contract;
 
 pub use capabilities::Capabilities;
+pub use clock::{Busy, Clock, Moment, VirtualClock};
 pub use event::{BaseName, Event, EventName, Priority};
 pub use flight_log::{FlightLog, Running};
 pub use ids::{IdParseError, Snowflake, TenantId, WorkerId};

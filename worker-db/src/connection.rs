@@ -283,7 +283,7 @@ impl Pools {
         let options = Options::parse(url)?;
         let no_runtime =
             |error| DbError::Connect { backend: options.backend(), source: Arc::new(sqlx::Error::Io(error)) };
-        let home = Home::start().map_err(no_runtime)?;
+        let home = Home::start(config.clock.waits().clone()).map_err(no_runtime)?;
         let config = config.clone();
         let opening = home.run(async move {
             match options {

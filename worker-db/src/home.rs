@@ -11,27 +11,34 @@ use std::ops::{Deref, DerefMut};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{JoinError, JoinHandle};
+use worker_core::{Busy, Clock};
 
-pub(crate) struct Home(Option<Runtime>);
+pub(crate) struct Home {
+    runtime: Option<Runtime>,
+    /// Stands still, if it is a test's, while anything is asked of the store.
+    clock: Clock,
+}
 
 impl Home {
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn start(clock: Clock) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("antiraid-db").enable_all().build()?;
-        Ok(Self(Some(runtime)))
+        Ok(Self { runtime: Some(runtime), clock })
     }
 
     fn handle(&self) -> &Handle {
-        self.0.as_ref().expect("because only its drop takes it out").handle()
+        self.runtime.as_ref().expect("because only its drop takes it out").handle()
     }
 
     /// Runs the future here, for as long as the caller waits.
     pub(crate) async fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        let _busy = self.clock.busy();
         let mut task = AbortOnDrop(self.handle().spawn(future));
         output((&mut task.0).await)
     }
 
     /// Runs the future here to its end, whether the caller waits or not.
     pub(crate) async fn run_to_end<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        let _busy = self.clock.busy();
         output(self.handle().spawn(future).await)
     }
 
@@ -49,20 +56,20 @@ impl Home {
         T: Send + 'static,
         E: Send + 'static,
     {
-        let home = self.handle().clone();
+        let (home, busy) = (self.handle().clone(), self.clock.busy());
         // Lent there and not here: it may be ready when the caller has just gone.
-        self.run(async move { Ok(Lent { held: Some(future.await?), home }) }).await
+        self.run(async move { Ok(Lent { held: Some(future.await?), home, _busy: busy }) }).await
     }
 
     /// The same for what is at hand.
     pub(crate) fn lend_now<T>(&self, held: T) -> Lent<T> {
-        Lent { held: Some(held), home: self.handle().clone() }
+        Lent { held: Some(held), home: self.handle().clone(), _busy: self.clock.busy() }
     }
 }
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             // The last handle may be dropped in async code, where nothing may block.
             runtime.shutdown_background();
         }
@@ -88,6 +95,7 @@ impl<T> Drop for AbortOnDrop<T> {
 pub(crate) struct Lent<T> {
     held: Option<T>,
     home: Handle,
+    _busy: Option<Busy>,
 }
 
 impl<T> Lent<T> {

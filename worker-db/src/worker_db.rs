@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
-use worker_core::{KvLimits, TemplateLimits, TenantId};
+use worker_core::{Clock, KvLimits, TemplateLimits, TenantId, VirtualClock};
 
 use crate::connection::{Pools, Tx, args, statements};
 use crate::{Backend, Change, DbError};
@@ -41,18 +41,32 @@ impl Default for DbConfig {
 
 /// Where a [`WorkerDb`] has the time from.
 #[derive(Clone)]
-pub struct DbClock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+pub struct DbClock {
+    now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    waits: Clock,
+}
 
 impl<F: Fn() -> Timestamp + Send + Sync + 'static> From<F> for DbClock {
     fn from(now: F) -> Self {
-        Self(Arc::new(now))
+        Self { now: Arc::new(now), waits: Clock::Real }
     }
 }
 
 impl DbClock {
+    /// A clock that a test moves. It stands still while anything is asked of the store.
+    pub fn virtual_clock(clock: VirtualClock) -> Self {
+        let waits = Clock::Virtual(clock.clone());
+        Self { now: Arc::new(move || clock.now()), waits }
+    }
+
+    /// By which clock to wait for a time of this one.
+    pub fn waits(&self) -> &Clock {
+        &self.waits
+    }
+
     /// The time now.
     pub fn now(&self) -> Timestamp {
-        (self.0)()
+        (self.now)()
     }
 }
 

@@ -170,7 +170,7 @@ impl Inner {
         if backlog.order.is_empty() || std::mem::replace(&mut backlog.working, true) {
             return;
         }
-        let weak = Rc::downgrade(self);
+        let (weak, clock) = (Rc::downgrade(self), self.vms.clock().clone());
         tokio::task::spawn_local(async move {
             let mut retry_wait = RETRY_WAIT;
             loop {
@@ -185,7 +185,7 @@ impl Inner {
                         wait
                     }
                 };
-                tokio::time::sleep(wait).await;
+                clock.rest(wait).await;
                 let Some(this) = weak.upgrade() else { return };
                 let mut backlog = this.backlog.borrow_mut();
                 if backlog.order.is_empty() || this.state.get() != State::Open {
@@ -228,7 +228,7 @@ impl Inner {
                 Ok(answer) => return Some(answer),
                 Err(error) => tracing::error!(worker = %self.id, error = &error as &dyn Error, "{what}"),
             }
-            tokio::time::sleep(wait).await;
+            self.vms.clock().rest(wait).await;
             wait = (wait * 2).min(RETRY_WAIT_MAX);
         }
         None

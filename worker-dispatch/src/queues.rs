@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use tokio::time::Instant;
-use worker_core::{DispatchResult, Event, Limits, Priority, ReplyTo, TenantId};
+use worker_core::{DispatchResult, Event, Limits, Moment, Priority, ReplyTo, TenantId};
 
 /// An event that waits.
 #[derive(Debug)]
@@ -11,12 +10,12 @@ pub(crate) struct Queued {
     pub(crate) event: Event,
     pub(crate) reply_to: ReplyTo<DispatchResult>,
     /// When the caller stops waiting.
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: Moment,
 }
 
 impl Queued {
     /// Whether there is a caller, and they have waited for as long as they may.
-    pub(crate) fn is_late(&self, now: Instant) -> bool {
+    pub(crate) fn is_late(&self, now: Moment) -> bool {
         self.reply_to.is_wanted() && now >= self.deadline
     }
 }
@@ -193,7 +192,7 @@ impl Queues {
     }
 
     /// Takes the events whose callers have waited long enough, or have gone.
-    pub(crate) fn take_late(&mut self, now: Instant) -> Vec<Queued> {
+    pub(crate) fn take_late(&mut self, now: Moment) -> Vec<Queued> {
         let is_out = |queued: &Queued| queued.is_late(now) || queued.reply_to.is_abandoned();
         let tenants: Vec<_> = self.by_len.iter().map(|(_, tenant)| *tenant).collect();
         let mut late = Vec::new();
@@ -210,7 +209,7 @@ impl Queues {
     }
 
     /// When the first of the callers has waited long enough.
-    pub(crate) fn earliest_deadline(&self) -> Option<Instant> {
+    pub(crate) fn earliest_deadline(&self) -> Option<Moment> {
         let all = self.tenants.values().flat_map(|queue| queue.classes.iter().flatten());
         all.filter(|queued| queued.reply_to.is_wanted()).map(|queued| queued.deadline).min()
     }
@@ -261,6 +260,7 @@ impl Queues {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use worker_core::Clock;
 
     use super::*;
 
@@ -270,7 +270,7 @@ mod tests {
 
     fn queued(t: &str, data: &str) -> Queued {
         let event = Event::discord(t, Bytes::copy_from_slice(data.as_bytes()));
-        Queued { event, reply_to: ReplyTo::nobody(), deadline: Instant::now() }
+        Queued { event, reply_to: ReplyTo::nobody(), deadline: Clock::Real.moment() }
     }
 
     fn tenant(id: u64) -> TenantId {
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn late_events_are_taken_out_and_the_rest_keeps_its_order() {
         let mut queues = queues(100, 100);
-        let now = Instant::now();
+        let now = Clock::Real.moment();
         let mut replies = Vec::new();
         for (data, seconds) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
             let (reply_to, reply) = worker_core::Reply::pending();

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::time::Instant;
 use worker_core::{Event, EventName, ReplyTo, TenantId};
 use worker_db::{Lookup, ResumeRecord};
 
@@ -67,20 +66,20 @@ impl Inner {
                 Lookup::Nobody => return true,
                 Lookup::NotLoaded => {
                     self.ensure_loaded(tenant);
-                    tokio::time::sleep(UNLOADED_WAIT).await;
+                    self.vms.clock().rest(UNLOADED_WAIT).await;
                 }
                 Lookup::Subscribers(_) if !is_time => {
-                    let time = self.next_resume.get().max(Instant::now());
+                    let time = self.next_resume.get().max(self.vms.clock().moment());
                     self.next_resume.set(time + WORKER_PACE);
-                    tokio::time::sleep_until(time).await;
+                    self.vms.clock().rest_until(time).await;
                     is_time = true;
                 }
                 Lookup::Subscribers(_) if self.queues.borrow().has_room(tenant) => {
                     self.take_in(tenant, event, ReplyTo::nobody());
-                    tokio::time::sleep(TENANT_PACE).await;
+                    self.vms.clock().rest(TENANT_PACE).await;
                     return true;
                 }
-                Lookup::Subscribers(_) => tokio::time::sleep(TENANT_PACE).await,
+                Lookup::Subscribers(_) => self.vms.clock().rest(TENANT_PACE).await,
             }
         }
     }

@@ -90,7 +90,7 @@ impl Inner {
 
     /// Starts an event whose turn it is, or sees to what it needs first.
     fn start_next(self: &Rc<Self>, tenant: TenantId, queued: Queued) {
-        if queued.is_late(Instant::now()) {
+        if queued.is_late(self.vms.clock().moment()) {
             late(queued);
             return;
         }
@@ -118,7 +118,9 @@ impl Inner {
     /// Starts the events of a tenant that has used up its credit: each turn as many as a slice has time for.
     async fn start_by_turns(self: &Rc<Self>, tenant: TenantId) {
         loop {
+            let busy = self.vms.clock().busy();
             let turn = self.vms.turn(tenant).await;
+            drop(busy);
             let end = Instant::now() + self.limits.cpu_slice;
             let mut answers = ReplyBatch::new();
             while answers.collect(|| self.start_next_in_turn(tenant)) {
@@ -144,7 +146,7 @@ impl Inner {
         }
         let next = self.queues.borrow_mut().pop_of(tenant);
         let Some(queued) = next else { return false };
-        if queued.is_late(Instant::now()) {
+        if queued.is_late(self.vms.clock().moment()) {
             late(queued);
             return true;
         }
@@ -176,12 +178,13 @@ impl Inner {
             return;
         }
         let weak = Rc::downgrade(self);
+        let clock = self.vms.clock().clone();
         let mut next = self.queues.borrow().earliest_deadline();
         tokio::task::spawn_local(async move {
             while let Some(deadline) = next {
-                tokio::time::sleep_until(deadline.max(Instant::now() + LATE_PACE)).await;
+                clock.rest_until(deadline.max(clock.moment() + LATE_PACE)).await;
                 let Some(this) = weak.upgrade() else { return };
-                let waited = this.queues.borrow_mut().take_late(Instant::now());
+                let waited = this.queues.borrow_mut().take_late(clock.moment());
                 waited.into_iter().for_each(late);
                 this.notify_if_quiet();
                 next = this.queues.borrow().earliest_deadline();

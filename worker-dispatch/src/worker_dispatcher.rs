@@ -7,10 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use worker_core::{
-    Call, DispatchResult, Event, EventName, Limits, ReplyTo, StaticRef, TemplateError, TemplateName, TemplateResult,
-    TenantId, Value, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike, WorkerStats,
+    Call, Clock, DispatchResult, Event, EventName, Limits, Moment, ReplyTo, StaticRef, TemplateError, TemplateName,
+    TemplateResult, TenantId, Value, WorkerError, WorkerErrorKind, WorkerFilter, WorkerId, WorkerLike, WorkerStats,
 };
 use worker_db::{Lookup, Subscribers, WorkerCacheData, WorkerDb};
 use worker_vm::{LogKind, LogLine, Run, Runs, WorkerVmManager};
@@ -46,7 +45,7 @@ pub(crate) struct Inner {
     /// Tenants whose events a task starts by turns.
     pub(crate) by_turns: RefCell<HashSet<TenantId>>,
     /// When the next `KeyResume` of this worker may be sent.
-    pub(crate) next_resume: Cell<Instant>,
+    pub(crate) next_resume: Cell<Moment>,
     pub(crate) pumping: Cell<bool>,
     /// How long events of tenants out of credit ran in place since the runtime last went round.
     in_place: Cell<Duration>,
@@ -91,6 +90,7 @@ impl WorkerDispatcher {
         filter: WorkerFilter,
         limits: StaticRef<Limits>,
     ) -> Self {
+        let now = vms.clock().moment();
         let inner = Rc::new(Inner {
             id,
             vms,
@@ -103,7 +103,7 @@ impl WorkerDispatcher {
             loads: RefCell::default(),
             backlog: RefCell::default(),
             by_turns: RefCell::default(),
-            next_resume: Cell::new(Instant::now()),
+            next_resume: Cell::new(now),
             pumping: Cell::new(false),
             in_place: Cell::new(Duration::ZERO),
             watching: Cell::new(false),
@@ -183,7 +183,7 @@ impl Inner {
             reply_to.send(Ok(DispatchResult::default()));
             return;
         }
-        let queued = Queued { event, reply_to, deadline: deadline(self.limits.dispatch_timeout) };
+        let queued = Queued { event, reply_to, deadline: deadline(self.vms.clock(), self.limits.dispatch_timeout) };
         match lookup {
             Lookup::Subscribers(subscribers) if !self.queues.borrow().is_waiting(tenant) => {
                 if self.vms.in_credit(tenant) {
@@ -281,15 +281,15 @@ impl Inner {
                     templates.push(self.not_loaded_result(tenant, queued.event.name(), template, error));
                     continue;
                 }
-                Run::Running(run) => match tokio::time::timeout_at(queued.deadline, run).await {
-                    Ok(outcome) => outcome,
-                    Err(_) if queued.reply_to.is_wanted() && !queued.reply_to.is_abandoned() => {
+                Run::Running(run) => match self.vms.clock().before(queued.deadline, run).await {
+                    Some(outcome) => outcome,
+                    None if queued.reply_to.is_wanted() && !queued.reply_to.is_abandoned() => {
                         let seconds = self.limits.dispatch_timeout.as_secs_f64();
                         let text = format!("timeout: not finished within {seconds} s; it goes on in the background");
                         Err(TemplateError::new(text))
                     }
                     // Nobody waits, so it is no failure to be slow.
-                    Err(_) => continue,
+                    None => continue,
                 },
             };
             templates.push(self.result(tenant, queued.event.name(), template, outcome));
@@ -382,7 +382,7 @@ impl Inner {
 }
 
 /// So long from now, or as good as never.
-fn deadline(timeout: Duration) -> Instant {
+fn deadline(clock: &Clock, timeout: Duration) -> Moment {
     const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    Instant::now() + timeout.min(FAR)
+    clock.moment() + timeout.min(FAR)
 }

@@ -15,6 +15,9 @@ pub struct ExpirySettings {
     pub backoff_factor: u32,
     /// The longest such wait.
     pub backoff_max: Duration,
+    /// How far such waits are spread, so that what failed together is not tried together: 1 from half to one and a half
+    /// times the wait, 0 not at all.
+    pub backoff_spread: f64,
     /// Between two looks for what other processes wrote.
     pub poll: Duration,
     /// Records in memory that are due soon.
@@ -36,6 +39,7 @@ impl Default for ExpirySettings {
             backoff_first: Duration::from_secs(2),
             backoff_factor: 4,
             backoff_max: Duration::from_secs(600),
+            backoff_spread: 1.0,
             poll: Duration::from_secs(1),
             window_max: 65_536,
             tenant_window_max: 512,
@@ -46,12 +50,11 @@ impl Default for ExpirySettings {
 }
 
 impl ExpirySettings {
-    /// How long to wait after so many failed attempts. `luck` from 0 to 1 spreads records that failed together over half
-    /// to one and a half times the wait.
+    /// How long to wait after so many failed attempts. `luck` from 0 to 1 says where in the spread.
     pub(crate) fn backoff(&self, attempts: u32, luck: f64) -> Duration {
         let factor = self.backoff_factor.max(1).saturating_pow(attempts.saturating_sub(1));
         let wait = self.backoff_first.saturating_mul(factor).min(self.backoff_max);
-        wait.mul_f64(0.5 + luck.clamp(0.0, 1.0))
+        wait.mul_f64(1.0 + self.backoff_spread.clamp(0.0, 1.0) * (luck.clamp(0.0, 1.0) - 0.5))
     }
 }
 
@@ -66,5 +69,8 @@ mod tests {
         assert_eq!(waits, [2, 8, 32, 128]);
         assert_eq!(settings.backoff(u32::MAX, 0.5), settings.backoff_max);
         assert!(settings.backoff(1, 0.0) < settings.backoff(1, 1.0));
+        let exact = ExpirySettings { backoff_spread: 0.0, ..settings };
+        assert_eq!(exact.backoff(2, 0.0), Duration::from_secs(8));
+        assert_eq!(exact.backoff(2, 1.0), Duration::from_secs(8));
     }
 }

@@ -92,12 +92,9 @@ impl KeyExpiryChannel {
                 return taken;
             }
             let next_at = self.inner.window.borrow().next_at();
-            let wait = next_at.map_or(CLOCK_PACE, |at| {
-                Duration::try_from(at.duration_since(now)).unwrap_or_default().min(CLOCK_PACE)
-            });
             tokio::select! {
                 () = self.inner.wake.notified() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = self.inner.clock.waits().rest_until_time(next_at, CLOCK_PACE) => {}
             }
         }
     }
@@ -222,7 +219,7 @@ impl Inner {
                         }
                     };
                     if !is_useful {
-                        tokio::time::sleep(IDLE_READ_WAIT).await;
+                        self.clock.waits().rest(IDLE_READ_WAIT).await;
                         self.wake.notify_one();
                     }
                 }

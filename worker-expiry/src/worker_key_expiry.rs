@@ -187,7 +187,7 @@ impl Inner {
                     // If they were claimed after all, they come up again when their lease ends.
                     tracing::error!(error = &error as &dyn Error, "records that are due cannot be claimed");
                     self.put_back(due);
-                    tokio::time::sleep(wait).await;
+                    self.db.clock().waits().rest(wait).await;
                     wait = (wait * 2).min(RETRY_WAIT_MAX);
                 }
             }
@@ -336,7 +336,7 @@ impl Inner {
     async fn renew_all(&self, session: ExpirySession) {
         let pace = self.settings.lease / 3;
         loop {
-            tokio::time::sleep(pace).await;
+            self.db.clock().waits().rest(pace).await;
             let records: Vec<_> = self.in_hand.borrow().values().cloned().collect();
             if records.is_empty() {
                 continue;
@@ -359,7 +359,7 @@ impl Inner {
                 Ok(answer) => return answer,
                 Err(error) => tracing::error!(error = &error as &dyn Error, "{what}"),
             }
-            tokio::time::sleep(wait).await;
+            self.db.clock().waits().rest(wait).await;
             wait = (wait * 2).min(RETRY_WAIT_MAX);
         }
     }

@@ -8,9 +8,8 @@ use rand::SeedableRng;
 use rand::distr::{Alphanumeric, SampleString};
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
-use worker_core::Value;
+use worker_core::{Clock, Value, VirtualClock};
 
-use crate::clock::VirtualClock;
 use crate::error::ApiError;
 use crate::plugins::discord::Recorder;
 use crate::plugins::http::HttpRecorder;
@@ -44,6 +43,60 @@ impl TestCall {
         let _ = self.reply.send(answer);
     }
 }
+
+/// A function of a spec that says what to answer: called with what the template gave, it returns or raises. Clones are
+/// handles to the same function.
+#[derive(Clone, Debug)]
+pub struct AnswerFunction {
+    number: u32,
+    questions: mpsc::UnboundedSender<Question>,
+}
+
+/// What a function of a spec is asked.
+#[derive(Debug)]
+pub struct Question {
+    /// Which function.
+    pub function: u32,
+    /// What the template gave.
+    pub arguments: Vec<Value>,
+    reply: oneshot::Sender<Result<Value, String>>,
+}
+
+impl Question {
+    /// Answers, with a value or with the text of the error that the template's call raises.
+    pub fn reply(self, answer: Result<Value, String>) {
+        // A template that was ended meanwhile needs no answer.
+        let _ = self.reply.send(answer);
+    }
+}
+
+impl AnswerFunction {
+    /// The function of this number; who calls it gets its questions.
+    pub fn new(number: u32, questions: mpsc::UnboundedSender<Question>) -> Self {
+        Self { number, questions }
+    }
+
+    /// Asks it, by the clock: the function may wait.
+    pub(crate) async fn ask(self, clock: Clock, arguments: Vec<Value>) -> Result<Value, ApiError> {
+        let gone = || ApiError::unavailable("the function that answers is gone");
+        let (reply, answer) = oneshot::channel();
+        let question = Question { function: self.number, arguments, reply };
+        self.questions.send(question).map_err(|_| gone())?;
+        let answer = match &clock {
+            Clock::Virtual(clock) => clock.idle_while(answer).await,
+            Clock::Real => answer.await,
+        };
+        answer.map_err(|_| gone())?.map_err(ApiError::verbatim)
+    }
+}
+
+impl PartialEq for AnswerFunction {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number && self.questions.same_channel(&other.questions)
+    }
+}
+
+impl Eq for AnswerFunction {}
 
 impl Harness {
     /// For the templates under test.

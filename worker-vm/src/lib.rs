@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 mod check;
-mod clock;
 mod error;
 pub mod floor;
 mod giving_way;
@@ -22,11 +21,10 @@ mod worker_state;
 mod worker_vm_manager;
 
 pub use check::{Problem, check_template};
-pub use clock::{Busy, VirtualClock};
 pub use error::{VmError, contained_panics};
 pub use giving_way::{give_way, give_way_no_more};
 pub use guild_states::{GuildFigures, GuildStates, GuildStatesConfig};
-pub use harness::{Harness, TestCall};
+pub use harness::{AnswerFunction, Harness, Question, TestCall};
 pub use luau::compile::{CompileError, compile};
 pub use plugins::discord::{Answer, Recorded, Recorder};
 pub use plugins::http::{

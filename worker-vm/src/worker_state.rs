@@ -7,10 +7,9 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use rand::distr::{Alphanumeric, SampleString};
-use worker_core::{RatelimitRules, SourceLine, StaticRef, TemplateFiles, Value};
+use worker_core::{Clock, RatelimitRules, SourceLine, StaticRef, TemplateFiles, Value};
 use worker_db::{BytecodeKey, SharedCache, WorkerDb};
 
-use crate::clock::Clock;
 use crate::harness::Harness;
 use crate::luau::compile::{CompileError, OPTIMIZATION_LEVEL, compile_with};
 use crate::plugins::discord::Recorder;

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
-use worker_core::{Event, EventName, Limits, StaticRef, Template, TemplateError, TemplateName, TenantId, TenantUse};
+use worker_core::{
+    Clock, Event, EventName, Limits, StaticRef, Template, TemplateError, TemplateName, TenantId, TenantUse,
+};
 use worker_db::{Subscribers, WorkerCacheData};
 
 use crate::error::VmError;
@@ -127,6 +129,11 @@ impl WorkerVmManager {
         }))
     }
 
+    /// The clock that the VMs live by.
+    pub fn clock(&self) -> &Clock {
+        self.0.surroundings.state.clock()
+    }
+
     /// Whether the tenant may run at once, or has to wait for its [`turn`](Self::turn).
     pub fn in_credit(&self, tenant: TenantId) -> bool {
         self.account(tenant, CpuAccount::in_credit)
@@ -205,6 +212,7 @@ impl WorkerVmManager {
     /// Compiles and loads what [`try_start`](Self::try_start) needs and does not have yet: large files off this thread.
     /// What cannot be compiled is known then, and the runs say so.
     pub async fn prepare(&self, tenant: TenantId, subscribers: &Subscribers) {
+        let _busy = self.clock().busy();
         for (position, template) in subscribers.indices().zip(subscribers.templates()) {
             if template.files.get("init.luau").is_none() {
                 continue;

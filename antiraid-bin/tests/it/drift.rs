@@ -1,11 +1,14 @@
-//! The type files say what the runtime has: no name more, no name less.
+//! The type files say what the runtime has: no name more, no name less, and each as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
+use antiraid_bin::type_check::{Strictness, TypeChecker};
 use serde_json::Value;
 use worker_builtins::{Builtins, GLOBALS};
+use worker_core::{EventName, TemplateFiles, TemplateLimits};
 
 use crate::antiraid::{Antiraid, workspace};
 
@@ -275,6 +278,185 @@ fn the_context() {
     let described = members(&type_file("@antiraid-core/primitives"), "TemplateContext");
     let missing: Vec<_> = fields.difference(&described).collect();
     assert!(missing.is_empty(), "TemplateContext does not describe {missing:?}");
+}
+
+/// A script for each type file: what it does must please the checker and the runtime, and what it marks as wrong must be
+/// refused by both. So arguments, what may be left out, and results are what the types say.
+const TYPED: [(&str, &[(&str, &str)]); 14] = [
+    (
+        "datamgmt",
+        &[("@antiraid/datamgmt", "Module"), ("@antiraid/datamgmt", "TarArchive"), ("@antiraid-core/blob", "Blob")],
+    ),
+    (
+        "datetime",
+        &[
+            ("@antiraid/datetime", "Module"),
+            ("@antiraid/datetime", "TimeZone"),
+            ("@antiraid/datetime", "DateTime"),
+            ("@antiraid/datetime", "TimeDelta"),
+        ],
+    ),
+    ("interop", &[("@antiraid/interop", "Interop")]),
+    ("luau", &[("@antiraid/luau", "Module"), ("@antiraid/luau", "Chunk")]),
+    ("typesext", &[("@antiraid/typesext", "TypesExt"), ("@antiraid/typesext", "U64"), ("@antiraid/typesext", "I64")]),
+    (
+        "lune_datetime",
+        &[("@lune/datetime", "Module"), ("@lune/datetime", "DateTime"), ("@lune/datetime", "DateTimeValues")],
+    ),
+    (
+        "lune_regex",
+        &[
+            ("@lune/regex", "Module"),
+            ("@lune/regex", "Regex"),
+            ("@lune/regex", "RegexMatch"),
+            ("@lune/regex", "RegexCaptures"),
+        ],
+    ),
+    ("lune_serde", &[("@lune/serde", "Module")]),
+    (
+        "kv",
+        &[
+            ("@antiraid-core/plugins/kv", "Plugin"),
+            ("@antiraid-core/plugins/kv", "KvRecord"),
+            ("@antiraid-core/plugins/kv", "SetResult"),
+            ("@antiraid-core/plugins/kv", "CasResult"),
+        ],
+    ),
+    (
+        "datastores",
+        &[
+            ("@antiraid-core/plugins/datastores", "Plugin"),
+            ("@antiraid-core/plugins/datastores", "DataStore"),
+            ("@antiraid-core/plugins/datastores", "Stats"),
+            ("@antiraid-core/plugins/datastores", "StatsStore"),
+            ("@antiraid-core/plugins/datastores", "Links"),
+            ("@antiraid-core/plugins/datastores", "LinksStore"),
+            ("@antiraid-core/plugins/datastores", "CopyDataStore"),
+            ("@antiraid-core/plugins/datastores", "TemplateStore"),
+            ("@antiraid-core/plugins/datastores", "Template"),
+        ],
+    ),
+    (
+        "objectstorage",
+        &[
+            ("@antiraid-core/plugins/objectstorage", "Plugin"),
+            ("@antiraid-core/plugins/objectstorage", "ObjectMetadata"),
+        ],
+    ),
+    (
+        "httpclient",
+        &[
+            ("@antiraid-core/plugins/httpclient", "Plugin"),
+            ("@antiraid-core/plugins/httpclient", "Url"),
+            ("@antiraid-core/plugins/httpclient", "Headers"),
+            ("@antiraid-core/plugins/httpclient", "Request"),
+            ("@antiraid-core/plugins/httpclient", "Response"),
+        ],
+    ),
+    (
+        "img_captcha",
+        &[("@antiraid-core/plugins/img_captcha", "Plugin"), ("@antiraid-core/plugins/img_captcha", "Captcha")],
+    ),
+    ("primitives", &[("@antiraid-core/primitives", "TemplateContext"), ("@antiraid-core/primitives", "ScriptData")]),
+];
+
+/// The union of all events names each of them once.
+#[test]
+fn every_event_has_its_place_in_the_type_of_events() {
+    let text = type_file("@antiraid-core/events");
+    let names: Vec<_> = text
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| !matches!(*name, "Discord" | "AntiRaid"))
+        .filter(|name| name.chars().all(|c| c.is_ascii_alphabetic() || c == '_'))
+        .collect();
+    let mut sorted: Vec<_> = names.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let all: BTreeSet<_> = EventName::DISCORD.iter().chain(EventName::ANTIRAID).copied().collect();
+    assert_eq!(sorted.iter().copied().collect::<BTreeSet<_>>(), all);
+    // `MESSAGE` is in the example as well.
+    assert_eq!(names.len(), all.len() + text.matches("event.name == \"MESSAGE\"").count());
+}
+
+/// What a script may leave to another one: the plugins of the context, and what only Discord knows.
+const NOT_IN_PRIMITIVES: [&str; 7] =
+    ["KV", "Discord", "DataStores", "ObjectStorage", "HTTPClient", "ImageCaptcha", "current_user"];
+
+/// How a line begins that both must refuse.
+const WRONG: &str = "is.wrong(";
+
+fn typed(name: &str) -> String {
+    let path = workspace().join(format!("worker-builtins/tests/typed/{name}.luau"));
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_checker_takes_and_refuses_what_the_runtime_does() {
+    let library = Builtins::embedded().library();
+    let manifest = |name: &str| {
+        format!(
+            "name = \"{name}\"\ndescription = \"x\"\nevents = [\"MESSAGE\"]\ncapabilities = [\"*\"]\ntenants = \"all\"\n"
+        )
+    };
+    let spec = r#"local t = require("@antiraid-test")
+t.test("the runtime is as the types say", function()
+    t.http.on("PUT", "https://api.example.org/typed", { json = { a = 1 } })
+    t.expect(t.dispatch(t.event.message())):toBe("ok")
+end)"#;
+    let mut antiraid = Antiraid::new();
+    for (name, _) in TYPED {
+        let text = typed(name);
+        let is = typed("is");
+        let files = [("init.luau", text.as_str()), ("is.luau", is.as_str())];
+        let files = Arc::new(TemplateFiles::new(files, &TemplateLimits::default()).unwrap());
+        let mut checker = TypeChecker::new(files, library.clone(), Strictness::Strict).unwrap();
+        let mut refused = BTreeMap::new();
+        for problem in checker.check().unwrap() {
+            assert_eq!(problem.path, "/init.luau", "{problem:?}");
+            refused.insert(problem.line, problem.message);
+        }
+        for (index, line) in text.lines().enumerate() {
+            match refused.get(&(index + 1)) {
+                Some(_) if line.starts_with(WRONG) => {}
+                Some(problem) => panic!("{name}.luau:{}: the types refuse it: {problem}", index + 1),
+                None => assert!(!line.starts_with(WRONG), "{name}.luau:{}: the types do not refuse it", index + 1),
+            }
+        }
+        antiraid = antiraid
+            .file(&format!("{name}/template.toml"), manifest(name))
+            .file(&format!("{name}/is.luau"), is)
+            .file(&format!("{name}/a.spec.luau"), spec)
+            .file(&format!("{name}/init.luau"), text);
+    }
+    antiraid.run(["test"]).with_status(0).says(&[&format!("{} passed, 0 failed", TYPED.len())]);
+}
+
+#[test]
+fn every_typed_name_is_used_in_a_script_that_is_checked_and_run() {
+    for (name, types) in TYPED {
+        let text = typed(name);
+        for (module, of) in types {
+            for member in members(&type_file(module), of) {
+                let is_used = [".", ":"].iter().any(|mark| {
+                    text.match_indices(&format!("{mark}{member}")).any(|(at, found)| {
+                        !text[at + found.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
+                    })
+                });
+                let is_elsewhere = name == "primitives" && NOT_IN_PRIMITIVES.contains(&&*member);
+                assert!(is_used || is_elsewhere, "{name}.luau does not use {module}: {of}.{member}");
+            }
+        }
+    }
+    // All that is described is in some script.
+    let listed: BTreeSet<_> = TYPED.iter().flat_map(|(_, types)| types.iter().copied()).collect();
+    for (class, module, of) in CLASSES {
+        assert!(listed.contains(&(module, of)) || class == "Lazy", "{module}: {of} has no script");
+    }
+    for (module, of) in MODULES {
+        assert!(listed.contains(&(module, of)), "{module} has no script");
+    }
 }
 
 /// The Rust files below a folder, without white space, so that it does not matter how they are wrapped.

@@ -6,7 +6,7 @@ use crate::antiraid::{Antiraid, Ran, workspace};
 
 const MANIFEST: &str = r#"name = "subject"
 description = "What the specs below test."
-events = ["MESSAGE", "KeyExpiry[subject]"]
+events = ["MESSAGE", "KeyExpiry[subject]", "KeyResume[subject]"]
 capabilities = ["kv[subject]:*", "discord:create_message", "discord:get_guild_member", "http:send"]
 tenants = "all"
 "#;
@@ -16,14 +16,32 @@ const SUBJECT: &str = r#"
 local evt, ctx = ...
 local datetime = require("@antiraid/datetime")
 local typesext = require("@antiraid/typesext")
-local name = if evt.name == "KeyExpiry" then "expired" else evt.data.content
+local names = { KeyExpiry = "expired", KeyResume = "resumed" }
+local name = names[evt.name] or evt.data.content
+local S = { "subject" }
 local actions = {}
-function actions.expired() ctx.KV:set("fired", evt.data.key, { "subject" }) end
+function actions.expired()
+    local key = evt.data.key
+    ctx.KV:incr("tries " .. key, 1, S)
+    if key == "flaky" then
+        local ups = ctx.KV:get("failures", S)
+        if ctx.KV:get("tries flaky", S) <= ups then error("try again") end
+    elseif key == "again" then
+        ctx.KV:set("again", 2, S, datetime.UTC:now() + datetime.timedelta_seconds(100))
+    elseif key == "slow" then
+        task.wait(50)
+    end
+    ctx.KV:set("fired", key, S)
+end
+function actions.resumed() ctx.KV:set("resumed", evt.data.key, S) end
+function actions.lune() return require("@lune/datetime").now().unixTimestampMillis end
+function actions.roles() return ctx.Discord:get_guild_member("8").data.roles end
 function actions.echo() return { text = "echo", list = { 1, 2, { deep = true } }, empty = {} } end
 function actions.fail() print("about to fail") error("on purpose") end
 function actions.background() task.delay(2, function() error("too late") end) end
 function actions.wait() return task.wait(5) end
 function actions.long() task.wait(100) end
+function actions.later() task.delay(5, function() ctx.Discord:create_message({ channel_id = "5", data = { content = "hi" } }) end) end
 function actions.tick() task.spawn(function() while true do task.wait(60) print("tick", os.time()) end end) end
 function actions.expire()
     ctx.KV:set("k", 1, { "subject" }, datetime.UTC:now() + datetime.timedelta_seconds(30))
@@ -84,7 +102,7 @@ fn failure(tests: &str) -> (String, String) {
 
 #[test]
 fn the_examples_and_the_built_in_template_pass_their_specs() {
-    for (folder, tests) in [("examples/templates", 27), ("worker-builtins/builtins", 5)] {
+    for (folder, tests) in [("examples/templates", 27), ("worker-builtins/builtins", 29)] {
         let report = Antiraid::new()
             .run(["test".as_ref(), "--json".as_ref(), workspace().join(folder).as_os_str()])
             .with_status(0)
@@ -192,11 +210,166 @@ test("records expire on their way", function()
     expect(t.kv.get("k", { "subject" })):toBeNil()
     expect(t.kv.get("fired", { "subject" })):toBe("k")
 end)
+test("every clock is the test's", function()
+    t.clock.advance(2.5)
+    expect(say("lune")):toBe(1767225602500)
+end)
 test("rate limits fill up again with the clock", function()
     expect(try("limited").error):toMatch("ratelimit hit")
     t.clock.advance(600)
     expect(try("wait").ok):toBe(true)
     say("expire")
+end)"#,
+    );
+}
+
+#[test]
+fn records_expire_as_in_the_real_system() {
+    passes(
+        r#"
+local S = { "subject" }
+test("a handler that fails is tried again, later each time, and the record goes only then", function()
+    t.kv.set("failures", 2, S)
+    t.kv.set("flaky", true, S, 30)
+    t.clock.advance(31)
+    expect(t.kv.get("tries flaky", S)):toBe(1)
+    t.clock.advance(2)
+    expect(t.kv.get("tries flaky", S)):toBe(2)
+    t.clock.advance(6)
+    expect(t.kv.get("tries flaky", S)):toBe(2)
+    expect(t.kv.get("flaky", S)):toBe(true)
+    t.clock.advance(1)
+    expect(t.kv.get("tries flaky", S)):toBe(3)
+    expect(t.kv.get("flaky", S)):toBeNil()
+    expect(t.log.errors()):toHaveLength(2)
+    expect(t.log.errors()[1]):toMatch("try again")
+end)
+test("after the last attempt the record is a dead letter", function()
+    t.kv.set("failures", 100, S)
+    t.kv.set("flaky", true, S, 30)
+    t.clock.advance(86400)
+    expect(t.kv.get("tries flaky", S)):toBe(5)
+    expect(t.kv.get("flaky", S)):toBeNil()
+    expect(t.log.errors()[6]):toMatch("given up after 5 attempts and is kept as a dead letter")
+    t.clock.advance(86400)
+    expect(t.kv.get("tries flaky", S)):toBe(5)
+end)
+test("a handler may arm its key anew", function()
+    t.kv.set("again", 1, S, 30)
+    t.clock.advance(129)
+    expect(t.kv.get("tries again", S)):toBe(1)
+    expect(t.kv.get("again", S)):toBe(2)
+    t.clock.advance(1)
+    expect(t.kv.get("tries again", S)):toBe(2)
+end)
+test("a handler that waits is not started a second time", function()
+    t.kv.set("slow", 1, S, 30)
+    t.clock.advance(79)
+    expect(t.kv.get("tries slow", S)):toBe(1)
+    expect(t.kv.get("slow", S)):toBe(1)
+    t.clock.advance(2)
+    expect(t.kv.get("slow", S)):toBeNil()
+    t.clock.advance(600)
+    expect(t.kv.get("tries slow", S)):toBe(1)
+end)
+test("records that expire in years do", function()
+    t.kv.set("years", 1, S, 5 * 365 * 86400)
+    t.clock.advance(5 * 365 * 86400 - 1)
+    expect(t.kv.get("years", S)):toBe(1)
+    t.clock.advance(1)
+    expect(t.kv.get("years", S)):toBeNil()
+end)
+test("a record whose expiry is moved or taken away does not fire", function()
+    t.kv.set("moved", 1, S, 30)
+    t.kv.set("stays", 1, S, 30)
+    t.kv.set("moved", 1, S, 90)
+    t.kv.set("stays", 1, S)
+    t.clock.advance(60)
+    expect(t.kv.get("fired", S)):toBeNil()
+    t.clock.advance(60)
+    expect(t.kv.get("fired", S)):toBe("moved")
+    expect(t.kv.get("stays", S)):toBe(1)
+end)
+test("a reload resumes keys", function()
+    say("echo")
+    t.kv.set("kept", 1, S, nil, true)
+    t.clock.advance(60)
+    expect(t.kv.get("resumed", S)):toBeNil()
+    t.reload()
+    t.clock.advance(1)
+    expect(t.kv.get("resumed", S)):toBe("kept")
+end)"#,
+    );
+}
+
+#[test]
+fn functions_answer_and_errors_are_those_of_the_real_system() {
+    passes(
+        r#"
+local URL = "https://api.example.org/check?x=1"
+test("a function gets the arguments and says the answer", function()
+    local asked = {}
+    t.discord.on("get_guild_member", function(id)
+        table.insert(asked, id)
+        return { roles = { `role of {id}` } }
+    end)
+    expect(say("roles")):toEqual({ "role of 8" })
+    t.discord.on("create_message", { id = "1" }, t.discord.error(500, 0, "Internal"), function(given)
+        return { id = given.data.content }
+    end)
+    expect(say("say")):toEqual({ id = "1" })
+    expect(try("say").error):toBe("discord: 500 0 Internal")
+    expect(say("say")):toEqual({ id = "hi" })
+    expect(say("say")):toEqual({ id = "hi" })
+    expect(asked):toEqual({ "8" })
+end)
+test("what a function raises is what the call raises", function()
+    t.discord.on("create_message", function() error("hierarchy: the role is above the bot's") end)
+    expect(try("say").error):toBe("hierarchy: the role is above the bot's")
+    t.discord.on("create_message", function() return t.discord.error(403, 50013) end)
+    expect(try("say").error):toBe("discord: 403 50013 Missing Permissions")
+    t.discord.on("create_message", function() expect(1):toBe(2) end)
+    expect(try("say").error):toMatch("expected 2, got 1")
+    t.discord.on("create_message", function() return print end)
+    expect(try("say").error):toMatch("^invalid_value: ")
+    t.discord.on("create_message", { id = "still there" })
+    expect(say("say")):toEqual({ id = "still there" })
+end)
+test("a function may wait, by the clock", function()
+    local before = t.clock.now()
+    t.discord.on("create_message", function() task.wait(7) return {} end)
+    say("say")
+    expect(t.clock.now() - before):toBeNear(7, 1e-6)
+    t.http.on("POST", URL, function(request)
+        task.wait(3)
+        return { json = { id = request.body }, status = 201 }
+    end)
+    expect(say("http")):toEqual({ status = 201, json = { id = '{"id":"7"}' } })
+    t.http.on("POST", URL, function() task.wait(6) return {} end)
+    expect(try("http").error):toBe("http: timeout")
+end)
+test("errors of requests", function()
+    for _, word in { "resolve", "connect", "timeout", "body" } do
+        t.http.fail("POST", URL, word)
+        expect(try("http").error):toBe("http: " .. word)
+        t.clock.advance(10)
+    end
+    t.http.on("POST", URL, t.http.error("timeout"), { json = {} })
+    expect(try("http").error):toBe("http: timeout")
+    expect(try("http").ok):toBe(true)
+end)
+test("errors that no call raises are refused", function()
+    expect(function() t.discord.fail("create_message", "boom") end):toThrow('"boom" is no error that the call can raise')
+    expect(function() t.discord.fail("create_message", "discord: forbidden") end):toThrow("discord: 403 50013")
+    expect(function() t.http.fail("POST", URL, "slow") end):toThrow('"http: slow" is no error')
+    t.discord.fail("create_message", 404, 10008)
+    expect(try("say").error):toBe("discord: 404 10008 Unknown Message")
+end)
+test("a background thread is answered while the spec sleeps", function()
+    t.discord.on("create_message", function(given) print("asked", given.channel_id) return {} end)
+    say("later")
+    task.wait(10)
+    expect(t.discord.calls("create_message")):toHaveLength(1)
 end)"#,
     );
 }
@@ -314,7 +487,7 @@ fn expectations_say_what_they_miss() {
         ("say('nobody knows')", "attempt to call a nil value"),
         (
             "t.dispatch(event.memberAdd())",
-            "subject does not get GUILD_MEMBER_ADD; it subscribes to MESSAGE, KeyExpiry[subject]",
+            "subject does not get GUILD_MEMBER_ADD; it subscribes to MESSAGE, KeyExpiry[subject], KeyResume[subject]",
         ),
         ("t.dispatch({})", "event 1 is none; make it with event.message{…} or its like"),
         ("test('x')", "a test must be a function, not a nil"),

@@ -90,6 +90,62 @@ fn templates_are_checked_in_that_folder() {
 }
 
 #[test]
+fn the_name_of_an_event_tells_the_type_of_its_data() {
+    let code = r#"--!strict
+local primitives = require("@antiraid-core/primitives")
+local event: primitives.Event, ctx: primitives.TemplateContext = ...
+local function text(_: string) end
+local function handle(event: primitives.Event)
+	if event.name == "MESSAGE" then
+		text(event.data.content)
+		text(event.data.author.username)
+		text(event.data.attachments)
+		text(event.data.contents)
+	elseif event.name == "GUILD_MEMBER_ADD" then
+		text(event.data.user.id)
+		text(event.data.user.age)
+	elseif event.name == "GUILD_BAN_ADD" then
+		text(event.data.user.id)
+		text(event.data.reason)
+	elseif event.name == "GUILD_ROLE_UPDATE" then
+		text(event.data.role.permissions)
+		text(event.data.role.position)
+	elseif event.name == "CHANNEL_DELETE" then
+		text(event.data.id)
+		text(event.data.type)
+	elseif event.name == "INTERACTION_CREATE" then
+		text(event.data.token)
+		text(event.data.type)
+	elseif event.name == "KeyExpiry" then
+		text(event.data.key)
+		text(event.data.scopes)
+	elseif event.name == "ExecuteSetting" then
+		text(event.data.op)
+		text(event.data.fields)
+	elseif event.name == "TYPING_START" then
+		text(event.data.anything)
+	end
+end
+if event.name ~= "MESSAGE_DELETE" then
+	return handle(event)
+end
+text(event.data.channel_id)
+text(event.data.content)
+return
+"#;
+    let wrong = [9, 10, 13, 16, 19, 22, 25, 28, 31, 40];
+    let antiraid = Antiraid::new().file("t/template.toml", MANIFEST).file("t/init.luau", code);
+    let ran = antiraid.run(["check", "t"]).with_status(1);
+    let mut lines: Vec<usize> = ran
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("t/init.luau:")?.split(':').next()?.parse().ok())
+        .collect();
+    lines.dedup();
+    assert_eq!(lines, wrong, "{}", ran.stdout);
+}
+
+#[test]
 fn strictness_is_what_the_file_the_folder_or_the_flag_says() {
     let lax = "local x: number = tostring(5)\nreturn x";
     let check = |antiraid: &Antiraid, args: &[&str]| antiraid.run([&["check"], args, &["t"]].concat()).status;

@@ -19,7 +19,10 @@ fn the_template_is_what_the_reference_says() {
     assert_eq!(template.name.as_str(), "$builtins");
     assert_eq!(template.origin, TemplateOrigin::Builtin);
     assert_eq!(template.compat, CompatDate::NEWEST);
-    assert_eq!(template.events.iter().map(|event| &**event).collect::<Vec<_>>(), ["INTERACTION_CREATE", "GetSettings"]);
+    assert_eq!(
+        template.events.iter().map(|event| &**event).collect::<Vec<_>>(),
+        ["INTERACTION_CREATE", "GetSettings", "ExecuteSetting[builtins.settings]", "KeyExpiry[builtins.punishments]"]
+    );
     assert_eq!(template.allowed_caps.iter().collect::<Vec<_>>(), ["*"]);
     assert!(template.files.get("init.luau").is_some());
     assert!(template.files.get(".luaurc").is_some());

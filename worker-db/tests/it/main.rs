@@ -22,3 +22,4 @@ mod runtimes;
 mod shared_cache;
 mod start;
 mod templates;
+mod virtual_clock;

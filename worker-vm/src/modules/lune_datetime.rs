@@ -13,6 +13,9 @@ use crate::luau::native::{self, Call};
 use crate::luau::stack::{PushBox, Record, field, set_field};
 use crate::luau::{ffi, lua_State};
 
+/// Nanoseconds of a second.
+const NANOS: i128 = 1_000_000_000;
+
 const DEFAULT_FORMAT: &str = "%Y-%m-%d %H:%M:%S";
 
 /// The locales of the reference. English is that of C, as everywhere without a locale.
@@ -35,7 +38,13 @@ pub(crate) fn push_module(l: *mut lua_State) {
     unsafe {
         ffi::lua_createtable(l, 0, 5);
     }
-    native::push_function(l, c"now", |_: &Call| Ok(Object(Moment(Utc::now()))));
+    native::push_function(l, c"now", |call: &Call| {
+        let now = call.vm().clock().now();
+        // The nanoseconds of a second count forwards also before the epoch.
+        let (seconds, nanos) = (now.as_nanosecond().div_euclid(NANOS), now.as_nanosecond().rem_euclid(NANOS));
+        let time = DateTime::from_timestamp(seconds as i64, nanos as u32);
+        time.map(|time| Object(Moment(time))).ok_or_else(|| ApiError::internal(&"the clock shows no time of chrono's"))
+    });
     set_field(l, -2, c"now");
     native::push_function(l, c"fromUnixTimestamp", from_unix_timestamp);
     set_field(l, -2, c"fromUnixTimestamp");

@@ -20,6 +20,7 @@ use crate::luau::native::{self, Call};
 use crate::luau::stack::{Push, push_buffer, set_field};
 use crate::luau::{ffi, lua_State};
 use crate::runtime::held::{Counted, Held};
+use crate::runtime::long_work::Work;
 use crate::tenant::Tenant;
 
 /// Pushes the plugin: a table, since its function is called with a dot. May raise.
@@ -28,7 +29,7 @@ pub(crate) fn push_plugin(l: *mut lua_State) -> c_int {
     unsafe {
         ffi::lua_rawcheckstack(l, 3);
         ffi::lua_createtable(l, 0, 1);
-        native::push_yielding(l, c"Create", create);
+        native::push_working(l, c"Create", create);
         set_field(l, -2, c"Create");
         ffi::lua_setreadonly(l, -1, 1);
     }
@@ -56,15 +57,19 @@ impl Push for Captcha {
     }
 }
 
-fn create(call: &Call) -> Result<impl Future<Output = Result<Counted<Captcha>, ApiError>> + use<>, ApiError> {
+/// `Create(config)`: always drawn elsewhere.
+fn create(call: &Call) -> Result<Work<Counted<Captcha>>, ApiError> {
     let vm = call.vm();
     let config = CaptchaConfig::read(&call.value(1)?, &vm.limits().captcha)?;
+    if !call.can_yield() {
+        return Err(ApiError::too_large("captcha (to draw it has to wait, which is impossible here)"));
+    }
     vm.tenant.ratelimits.take(RatelimitFamily::ImageCaptcha, "image_captcha", 1)?;
     let services = vm.surroundings.state.services();
     let (permits, home) = (services.captchas().clone(), services.home().clone());
     let (weak, tenant, timeout) = (vm.weak(), vm.tenant.clone(), vm.limits().captcha.timeout);
     let deadline = Instant::now() + timeout;
-    Ok(async move {
+    Ok(Work::Later(Box::pin(async move {
         let drawn = async {
             // One at a time for a tenant, and few at once for all, so what they draw on need not be counted. The semaphores
             // are never closed.
@@ -86,7 +91,7 @@ fn create(call: &Call) -> Result<impl Future<Output = Result<Counted<Captcha>, A
         let held = Held::new(weak, captcha.png.len())
             .ok_or_else(|| ApiError::memory("no room for the image within the tenant's memory limit"))?;
         Ok(Counted { value: captcha, held })
-    })
+    })))
 }
 
 /// Charges the time from `begun` to the tenant, also where nobody waits for the end of it.

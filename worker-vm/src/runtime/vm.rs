@@ -9,7 +9,9 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use worker_core::{EventName, Limits, Snowflake, SourceLine, StaticRef, Template, TemplateError, TemplateName};
+use worker_core::{
+    Clock, EventName, Limits, Snowflake, SourceLine, StaticRef, Template, TemplateError, TemplateName,
+};
 
 use super::dispatches::Dispatch;
 use super::environment::Environment;
@@ -17,7 +19,6 @@ use super::run;
 use super::threads::{ThreadId, ThreadTag, Threads};
 use super::turns::Turns;
 use super::{context, environment, sandbox, starter};
-use crate::clock::Clock;
 use crate::error::VmError;
 use crate::luau::alloc::{self, Memory};
 use crate::luau::keys::KeyDictionary;

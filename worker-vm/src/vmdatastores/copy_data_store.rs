@@ -20,17 +20,18 @@ pub(super) const STORE: Store = Store {
 fn copy(call: &Call) -> Result<impl Future<Output = Result<Counted<Values>, ApiError>> + use<>, ApiError> {
     let values = call.values()?;
     admit(call, "copy")?;
-    let held = Held::new(call.vm().weak(), values.iter().map(value::bytes).sum())
-        .ok_or_else(|| ApiError::memory("no room for the copies within the tenant's memory limit"))?;
-    Ok(async move { Ok(Counted { value: spread(values), held }) })
+    let copies = counted(call, values)?;
+    Ok(async move { Ok(copies) })
 }
 
-fn copy_sync(call: &Call) -> Result<Values, ApiError> {
+fn copy_sync(call: &Call) -> Result<Counted<Values>, ApiError> {
     let values = call.values()?;
     admit(call, "copySync")?;
-    Ok(spread(values))
+    counted(call, values)
 }
 
-fn spread(values: Vec<Value>) -> Values {
-    Values(values.into_iter().map(|value| Box::new(value) as _).collect())
+fn counted(call: &Call, values: Vec<Value>) -> Result<Counted<Values>, ApiError> {
+    let held = Held::new(call.vm().weak(), values.iter().map(value::bytes).sum())
+        .ok_or_else(|| ApiError::memory("no room for the copies within the tenant's memory limit"))?;
+    Ok(Counted { value: Values(values.into_iter().map(|value| Box::new(value) as _).collect()), held })
 }

@@ -6,6 +6,7 @@ mod data;
 mod datastores;
 mod datetime;
 mod discord;
+mod globals;
 mod harness;
 mod hostile;
 mod hostile_folder;

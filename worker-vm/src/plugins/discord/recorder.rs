@@ -9,6 +9,7 @@ use worker_core::{RatelimitFamily, TemplateName, Value};
 
 use super::methods::{METHODS, Returns};
 use crate::error::ApiError;
+use crate::harness::AnswerFunction;
 use crate::luau::class::{Class, ClassBuilder, Object, tags};
 use crate::luau::native::{Call, Values};
 use crate::luau::stack::PushBox;
@@ -46,6 +47,8 @@ pub enum Answer {
     Value(Value),
     /// The text of the error that the call raises.
     Error(String),
+    /// What the function says when it is called with the arguments.
+    Function(AnswerFunction),
 }
 
 impl Recorder {
@@ -120,10 +123,15 @@ impl Class for DiscordRecorder {
                 let place = call.upvalue_number(1).unwrap_or_default() as usize;
                 let (name, returns) = METHODS[place];
                 let answer = recorded(call, text(name))?;
+                let (clock, arguments) = match &answer {
+                    Some(Answer::Function(_)) => (call.vm().clock().clone(), call.values_from(2)?),
+                    _ => Default::default(),
+                };
                 Ok(async move {
                     let answered = match answer {
                         Some(Answer::Error(text)) => return Err(ApiError::verbatim(text)),
                         Some(Answer::Value(value)) => value,
+                        Some(Answer::Function(function)) => function.ask(clock, arguments).await?,
                         None if returns == Returns::LazyList => Value::List(Vec::new()),
                         None => Value::Map(BTreeMap::new()),
                     };

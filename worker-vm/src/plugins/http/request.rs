@@ -180,7 +180,14 @@ fn send(call: &Call) -> Result<impl Future<Output = Result<Object<Response>, Api
     }
     let outgoing = builder.build().map_err(|_| ApiError::invalid_argument("request (it cannot be sent)"))?;
     let answer = match vm.surroundings.state.http_recorder() {
-        Some(recorder) => Either::Left(std::future::ready(recorder.send(&outgoing))),
+        Some(recorder) => {
+            let (recorder, clock) = (recorder.clone(), vm.clock().clone());
+            let deadline = clock.moment() + parts.timeout;
+            Either::Left(async move {
+                let answer = clock.before(deadline, recorder.send(clock.clone(), outgoing)).await;
+                answer.unwrap_or_else(|| Err(ApiError::http("timeout")))
+            })
+        }
         None => Either::Right(services.http().send(services.home(), outgoing, parts.timeout)),
     };
     // Counted for as long as they are sent.

@@ -1,19 +1,21 @@
-//! Where the VMs have the time from: the machine's clock, or one that a test moves.
+//! Where all that waits for a time has it from: the machine's clock, or one that a test moves.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::ops::Add;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::ManualClock;
 use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-use worker_core::ManualClock;
 
-/// The clock of all VMs of a process. Budgets of CPU time are measured by the machine's, whatever this one says.
+/// The clock of the VMs, the dispatcher and the expiry of a process. Budgets of CPU time are measured by the machine's,
+/// whatever this one says.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Clock {
+pub enum Clock {
     /// The machine's.
     #[default]
     Real,
@@ -22,15 +24,30 @@ pub(crate) enum Clock {
 }
 
 /// A moment that only differences are made of.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Moment {
+///
+/// Two moments are compared only if they are of the same clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// Of the machine's clock.
     Real(Instant),
+    /// How far a virtual clock had moved.
     Virtual(Duration),
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, by: Duration) -> Self {
+        match self {
+            Self::Real(at) => Self::Real(at + by),
+            Self::Virtual(at) => Self::Virtual(at.saturating_add(by)),
+        }
+    }
 }
 
 impl Clock {
     /// The time of day.
-    pub(crate) fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         match self {
             Self::Real => Timestamp::now(),
             Self::Virtual(clock) => clock.now(),
@@ -38,7 +55,7 @@ impl Clock {
     }
 
     /// A moment to measure from.
-    pub(crate) fn moment(&self) -> Moment {
+    pub fn moment(&self) -> Moment {
         match self {
             Self::Real => Moment::Real(Instant::now()),
             Self::Virtual(clock) => Moment::Virtual(clock.elapsed()),
@@ -46,7 +63,7 @@ impl Clock {
     }
 
     /// The time since the moment.
-    pub(crate) fn since(&self, moment: Moment) -> Duration {
+    pub fn since(&self, moment: Moment) -> Duration {
         match (self, moment) {
             (_, Moment::Real(start)) => start.elapsed(),
             (Self::Virtual(clock), Moment::Virtual(start)) => clock.elapsed().saturating_sub(start),
@@ -55,15 +72,51 @@ impl Clock {
     }
 
     /// Waits. On a virtual clock the caller holds a [`Busy`], which does not count meanwhile.
-    pub(crate) async fn sleep(&self, wait: Duration) {
+    pub async fn sleep(&self, wait: Duration) {
         match self {
             Self::Real => tokio::time::sleep(wait).await,
             Self::Virtual(clock) => clock.sleep(wait).await,
         }
     }
 
+    /// Waits. The caller holds no [`Busy`].
+    pub async fn rest(&self, wait: Duration) {
+        let _busy = self.busy();
+        self.sleep(wait).await;
+    }
+
+    /// Waits until the moment. The caller holds no [`Busy`].
+    pub async fn rest_until(&self, moment: Moment) {
+        match (self, moment) {
+            (_, Moment::Real(at)) => tokio::time::sleep_until(at).await,
+            (Self::Virtual(clock), Moment::Virtual(at)) => self.rest(at.saturating_sub(clock.elapsed())).await,
+            // A moment of another clock is none to wait for.
+            (Self::Real, Moment::Virtual(_)) => {}
+        }
+    }
+
+    /// Waits until it is that time of day, or for ever if there is none. The machine's clock may be set, so it is looked
+    /// at again after `pace` at the latest. The caller holds no [`Busy`].
+    pub async fn rest_until_time(&self, time: Option<Timestamp>, pace: Duration) {
+        let wait = time.map(|time| Duration::try_from(time.duration_since(self.now())).unwrap_or_default());
+        match (self, wait) {
+            (Self::Real, wait) => tokio::time::sleep(wait.map_or(pace, |wait| wait.min(pace))).await,
+            (Self::Virtual(_), Some(wait)) => self.rest(wait).await,
+            (Self::Virtual(_), None) => std::future::pending().await,
+        }
+    }
+
+    /// What the future gives, if it gives it until the moment. The caller holds no [`Busy`].
+    pub async fn before<F: Future>(&self, moment: Moment, future: F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = self.rest_until(moment) => None,
+        }
+    }
+
     /// Says that something goes on which is not a sleep, until the guard is dropped: a virtual clock stands still for it.
-    pub(crate) fn busy(&self) -> Option<Busy> {
+    pub fn busy(&self) -> Option<Busy> {
         match self {
             Self::Real => None,
             Self::Virtual(clock) => Some(clock.busy()),
@@ -136,11 +189,16 @@ impl VirtualClock {
         self.move_to(&mut state, to);
     }
 
+    /// Whether nothing goes on: all that is left sleeps.
+    pub fn is_quiet(&self) -> bool {
+        self.state().busy <= 0
+    }
+
     /// Waits until nothing goes on: all that is left sleeps.
     pub async fn quiet(&self) {
         loop {
             let changed = self.0.changed.notified();
-            if self.state().busy <= 0 {
+            if self.is_quiet() {
                 return;
             }
             changed.await;
@@ -239,9 +297,8 @@ impl Drop for Sleeping<'_> {
 
 #[cfg(test)]
 mod tests {
-    use worker_core::RatelimitRules;
-
     use super::*;
+    use crate::RatelimitRules;
 
     fn clock() -> VirtualClock {
         VirtualClock::new(Timestamp::UNIX_EPOCH, RatelimitRules::unlimited().on_manual_clock().1)
@@ -289,5 +346,66 @@ mod tests {
         assert!(sleeper.await.unwrap_err().is_cancelled());
         assert!(!clock.fire_next(Duration::MAX));
         assert_eq!(clock.state().busy, 0);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn whoever_rests_does_not_count_and_wakes_on_time() {
+        let virtual_clock = clock();
+        let clock = Clock::Virtual(virtual_clock.clone());
+        let order = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let later = clock.moment() + Duration::from_secs(2);
+        let time = Timestamp::from_second(3).unwrap();
+        let rests = {
+            let (one, two, three) = (clock.clone(), clock.clone(), clock.clone());
+            let note = |name: &'static str| {
+                let (order, clock) = (order.clone(), virtual_clock.clone());
+                move || order.borrow_mut().push((name, clock.elapsed().as_secs()))
+            };
+            let (rest, until, time_of_day) = (note("rest"), note("until"), note("time of day"));
+            [
+                tokio::task::spawn_local(async move {
+                    one.rest(Duration::from_secs(1)).await;
+                    rest();
+                }),
+                tokio::task::spawn_local(async move {
+                    two.rest_until(later).await;
+                    until();
+                }),
+                tokio::task::spawn_local(async move {
+                    three.rest_until_time(Some(time), Duration::from_millis(1)).await;
+                    time_of_day();
+                }),
+            ]
+        };
+        tokio::task::yield_now().await;
+        assert!(virtual_clock.is_quiet());
+        while virtual_clock.fire_next(Duration::MAX) {
+            virtual_clock.quiet().await;
+            tokio::task::yield_now().await;
+        }
+        for rest in rests {
+            rest.await.unwrap();
+        }
+        assert_eq!(*order.borrow(), [("rest", 1), ("until", 2), ("time of day", 3)]);
+        assert_eq!(virtual_clock.state().busy, 0);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_comes_before_its_moment_is_had() {
+        let virtual_clock = clock();
+        let clock = Clock::Virtual(virtual_clock.clone());
+        let moment = clock.moment() + Duration::from_secs(1);
+        assert_eq!(clock.before(moment, std::future::ready(5)).await, Some(5));
+        assert_eq!(virtual_clock.next_timer(), None, "nothing is left behind");
+        let late = {
+            let clock = clock.clone();
+            tokio::task::spawn_local(async move { clock.before(moment, std::future::pending::<()>()).await })
+        };
+        tokio::task::yield_now().await;
+        assert!(virtual_clock.fire_next(Duration::MAX));
+        assert_eq!(late.await.unwrap(), None);
+        assert_eq!(virtual_clock.state().busy, 0);
+        assert_eq!(Clock::Real.before(Clock::Real.moment(), std::future::pending::<()>()).await, None);
+        assert_eq!(Clock::Real.before(Clock::Real.moment(), std::future::ready(5)).await, Some(5));
     }
 }
