@@ -30,10 +30,10 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../migrations/postgres/0003_quarantine.sql"),
     ),
     (
-        6,
+        4,
         "gateway",
-        include_str!("../migrations/sqlite/0006_gateway.sql"),
-        include_str!("../migrations/postgres/0006_gateway.sql"),
+        include_str!("../migrations/sqlite/0004_gateway.sql"),
+        include_str!("../migrations/postgres/0004_gateway.sql"),
     ),
 ];
 
