@@ -160,8 +160,8 @@ impl SpecWorld {
         let dispatcher = WorkerDispatcher::new(id, vms.clone(), cache, db.clone(), filter.clone(), limits);
         dispatcher.resume_keys();
         let settings = ExpirySettings { poll: NEVER, lease: NEVER, backoff_spread: 0.0, ..ExpirySettings::default() };
-        let channel = KeyExpiryChannel::new(db.clone(), filter, &settings);
         let process = ExpiryProcess::new("antiraid test");
+        let channel = KeyExpiryChannel::new(db.clone(), filter, &process, &settings);
         let expiry = WorkerKeyExpiry::new(dispatcher.clone(), db.clone(), channel, process, settings);
 
         let (host, calls) = mpsc::unbounded_channel();

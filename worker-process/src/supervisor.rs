@@ -701,7 +701,7 @@ mod tests {
         }
         up.extend_from_slice(b"\x01\0\0\0\x63");
         let comm = InMemory::new(Says { up: up.freeze(), response: Response::Done });
-        pump(Arc::clone(&shared), comm).await;
+        pump(Arc::clone(&shared), comm, WordHandler::default()).await;
         reply.await.unwrap();
         assert_eq!((shared.in_flight(), shared.waiting(), shared.handed_back_at()), (0, 0, None));
     }
