@@ -99,7 +99,10 @@ pub fn threads(
     intents: Option<Intents>,
 ) -> WorkerThreadConfig {
     threads_with(config, db, builtins, services, waiting_max, intents, move |worker, filter| {
-        paused.iter().filter(|evidence| filter.keeps_apart(evidence.tenant)).for_each(|evidence| worker.report_quarantine(evidence));
+        paused
+            .iter()
+            .filter(|evidence| filter.keeps_apart(evidence.tenant))
+            .for_each(|evidence| worker.report_quarantine(evidence));
         worker
     })
 }

@@ -227,7 +227,7 @@ fn sift(
 }
 
 /// Whole lines of about [`BLOCK_BYTES`] in all, and where each ends. Empty at the end of the source.
-fn read_block(reader: &mut impl BufRead) -> io::Result<(Bytes, Vec<usize>)> {
+fn read_block(reader: &mut BufReader<impl Read>) -> io::Result<(Bytes, Vec<usize>)> {
     let mut block = Vec::with_capacity(BLOCK_BYTES);
     let mut ends = Vec::new();
     while block.len() < BLOCK_BYTES {
@@ -237,7 +237,8 @@ fn read_block(reader: &mut impl BufRead) -> io::Result<(Bytes, Vec<usize>)> {
             break;
         }
         ends.push(block.len());
-        if read > LINE_BYTES_MAX {
+        // Who writes as it happens may write no more for long: what is there is not held back for what may come.
+        if read > LINE_BYTES_MAX || reader.buffer().is_empty() {
             break;
         }
     }

@@ -72,7 +72,8 @@ impl View {
         let height = frame.area().height;
         let rows = |rows: usize| u16::try_from(rows).unwrap_or(u16::MAX).saturating_add(3);
         let quarantined = if self.now.quarantined.is_empty() { 0 } else { rows(self.now.quarantined.len().min(5)) };
-        let shards = if self.now.total.shards.is_empty() { 0 } else { rows(self.now.total.shards.len()).min(height / 3) };
+        let shards =
+            if self.now.total.shards.is_empty() { 0 } else { rows(self.now.total.shards.len()).min(height / 3) };
         let [top, middle, gateway, bottom, low] = Layout::vertical([
             Constraint::Length(2),
             Constraint::Length(rows(self.now.workers.len()).min(height / 2)),

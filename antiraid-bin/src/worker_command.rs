@@ -79,8 +79,7 @@ fn run_worker() -> Result<(), WorkerProcessError> {
         let db = store::open(&config.database_url, &config.limits).await?;
         let intents = made_of.gateway.as_ref().map(|plan| plan.intents);
         let paused = parent.paused().to_vec();
-        let worker =
-            engine::threads(&config, &db, builtins, services.clone(), made_of.waiting_max, paused, intents);
+        let worker = engine::threads(&config, &db, builtins, services.clone(), made_of.waiting_max, paused, intents);
         let (id, filter, routing) = (parent.id(), parent.filter().clone(), parent.routing());
         let process = Process { parent, logs, config: &config, db, services, gateway: made_of.gateway };
         if made_of.threads.get() == 1 {

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{FromRow, Postgres, Sqlite, Transaction};
+use sqlx::{Connection, FromRow, Postgres, Sqlite, Transaction};
 use worker_core::TenantId;
 
 use crate::home::{Home, Lent};
@@ -241,7 +241,13 @@ impl Kind {
             let made = async {
                 let options =
                     options.clone().pragma("cache_size", Self::SQLITE_WRITE_CACHE).optimize_on_close(true, None);
-                let pool = one.clone().connect_with(options).await.map_err(failed)?;
+                // A full disk ends a transaction by itself; the rollback that follows fails then, and the connection would
+                // count itself in a transaction for ever, and begin none.
+                let usable = one.clone().before_acquire(|connection, _| {
+                    let is_usable = !connection.is_in_transaction();
+                    Box::pin(async move { Ok(is_usable) })
+                });
+                let pool = usable.connect_with(options).await.map_err(failed)?;
                 migrations::run_sqlite(&pool).await.map(|()| pool)
             };
             match made.await {

@@ -169,8 +169,18 @@ impl WorkerProcessConfig {
 impl fmt::Debug for WorkerProcessConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What it is made of may hold secrets.
-        let Self { program, made_of: _, ids, queues, in_flight_max, timeouts, restarts, quarantine, before_start: _, words: _ } =
-            self;
+        let Self {
+            program,
+            made_of: _,
+            ids,
+            queues,
+            in_flight_max,
+            timeouts,
+            restarts,
+            quarantine,
+            before_start: _,
+            words: _,
+        } = self;
         f.debug_struct("WorkerProcessConfig")
             .field("program", program)
             .field("ids", ids)

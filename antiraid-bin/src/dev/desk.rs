@@ -172,15 +172,11 @@ async fn state(State(desk): State<Desk>) -> Json<Value> {
 async fn events(State(desk): State<Desk>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let notices = desk.0.simulator.watch();
     let stream = futures_util::stream::unfold(notices, |mut notices| async move {
-        loop {
-            match notices.recv().await {
-                Ok(text) => return Some((Ok(Event::default().data(text)), notices)),
-                // The page asks for the state anew.
-                Err(RecvError::Lagged(_)) => {
-                    return Some((Ok(Event::default().data(r#"{"kind":"behind","data":null}"#)), notices));
-                }
-                Err(RecvError::Closed) => return None,
-            }
+        match notices.recv().await {
+            Ok(text) => Some((Ok(Event::default().data(text)), notices)),
+            // The page asks for the state anew.
+            Err(RecvError::Lagged(_)) => Some((Ok(Event::default().data(r#"{"kind":"behind","data":null}"#)), notices)),
+            Err(RecvError::Closed) => None,
         }
     });
     Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))

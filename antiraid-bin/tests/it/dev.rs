@@ -143,7 +143,8 @@ impl Events {
     }
 
     fn result(&mut self, wanted: &str) {
-        self.find("result", |data| (data["value"] == json!(wanted).to_string()).then_some(()));
+        let text = json!(wanted).to_string();
+        self.find("result", |data| (data["value"].as_str() == Some(text.as_str())).then_some(()));
     }
 }
 

@@ -358,7 +358,9 @@ fn put_commands_at(state: &Shared, headers: &HeaderMap, guild: Option<u64>, body
         command["application_id"] = APPLICATION.to_string().into();
         command["version"] = "1".into();
         command["nsfw"] = false.into();
-        command["default_member_permissions"] = Value::Null;
+        if command["default_member_permissions"].is_null() {
+            command["default_member_permissions"] = Value::Null;
+        }
         command["integration_types"] = json!([0]);
         command["contexts"] = Value::Null;
     }

@@ -158,7 +158,7 @@ test("holds", function() expect(say("echo").list[3]):toEqual({ deep = true }) en
 #[test]
 fn an_error_of_the_template_is_told_with_its_place_and_what_it_printed() {
     let ran = run("test('fails', function() say('fail') end)", &[]).with_status(1);
-    ran.says(&["the template failed: /init.luau:9: on purpose", "subject/a.spec.luau:5", "about to fail"]);
+    ran.says(&["the template failed: /init.luau:26: on purpose", "subject/a.spec.luau:5", "about to fail"]);
 }
 
 #[test]

@@ -9,9 +9,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use worker_core::{
-    Clock, EventName, Limits, Snowflake, SourceLine, StaticRef, Template, TemplateError, TemplateName,
-};
+use worker_core::{Clock, EventName, Limits, Snowflake, SourceLine, StaticRef, Template, TemplateError, TemplateName};
 
 use super::dispatches::Dispatch;
 use super::environment::Environment;
