@@ -1,4 +1,4 @@
-//! A Discord of one's own: a [`World`](world::World) that answers REST calls as Discord does, with its checks, permissions and
+//! A Discord of one's own: a [`World`] that answers REST calls as Discord does, with its checks, permissions and
 //! refusals, and tells what the gateway would tell; and servers on this host that speak Discord's protocol, so that a client
 //! does not know the difference.
 
