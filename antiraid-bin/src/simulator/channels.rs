@@ -48,22 +48,6 @@ struct ChannelForm {
 
 fn read_channel(form: &mut Form<'_>, guild: &Guild, kind: i64) -> ChannelForm {
     let mut settings = Map::new();
-    let mut put = |key: &str, value: Field<Value>| match value {
-        Field::Absent => {}
-        Field::Null => {
-            settings.insert(key.into(), Value::Null);
-        }
-        Field::Set(value) => {
-            settings.insert(key.into(), value);
-        }
-    };
-    fn as_json<T: Into<Value>>(field: Field<T>) -> Field<Value> {
-        match field {
-            Field::Absent => Field::Absent,
-            Field::Null => Field::Null,
-            Field::Set(value) => Field::Set(value.into()),
-        }
-    }
     let name = form.text("name", 1..=100);
     if matches!(name, Field::Null) {
         form.required("name");
@@ -71,43 +55,38 @@ fn read_channel(form: &mut Form<'_>, guild: &Guild, kind: i64) -> ChannelForm {
     let has_text = kind != kind::CATEGORY;
     if has_text {
         let most = if matches!(kind, kind::FORUM | kind::MEDIA) { 4096 } else { 1024 };
-        put("topic", as_json(form.text("topic", 0..=most)));
-        put("nsfw", as_json(form.flag("nsfw")));
-        put("rate_limit_per_user", as_json(form.integer("rate_limit_per_user", 0..=21_600)));
-        put(
-            "default_thread_rate_limit_per_user",
-            as_json(form.integer("default_thread_rate_limit_per_user", 0..=21_600)),
-        );
-        put(
-            "default_auto_archive_duration",
-            as_json(form.choice("default_auto_archive_duration", &[60, 1440, 4320, 10080])),
-        );
-        put("flags", as_json(form.integer("flags", 0..=i64::from(i32::MAX))));
+        form.text("topic", 0..=most).put_into(&mut settings, "topic");
+        form.flag("nsfw").put_into(&mut settings, "nsfw");
+        form.integer("rate_limit_per_user", 0..=21_600).put_into(&mut settings, "rate_limit_per_user");
+        form.integer("default_thread_rate_limit_per_user", 0..=21_600)
+            .put_into(&mut settings, "default_thread_rate_limit_per_user");
+        form.choice("default_auto_archive_duration", &[60, 1440, 4320, 10080])
+            .put_into(&mut settings, "default_auto_archive_duration");
+        form.integer("flags", 0..=i64::from(i32::MAX)).put_into(&mut settings, "flags");
     }
     if matches!(kind, kind::VOICE | kind::STAGE) {
-        put("bitrate", as_json(form.integer("bitrate", 8_000..=96_000)));
-        put("user_limit", as_json(form.integer("user_limit", 0..=if kind == kind::STAGE { 10_000 } else { 99 })));
-        put("rtc_region", as_json(form.text("rtc_region", 0..=100)));
-        put("video_quality_mode", as_json(form.choice("video_quality_mode", &[1, 2])));
+        form.integer("bitrate", 8_000..=96_000).put_into(&mut settings, "bitrate");
+        form.integer("user_limit", 0..=if kind == kind::STAGE { 10_000 } else { 99 })
+            .put_into(&mut settings, "user_limit");
+        form.text("rtc_region", 0..=100).put_into(&mut settings, "rtc_region");
+        form.choice("video_quality_mode", &[1, 2]).put_into(&mut settings, "video_quality_mode");
     }
     if matches!(kind, kind::FORUM | kind::MEDIA) {
         if let Field::Set(list) = form.list("available_tags", 0..=20) {
             form.each("available_tags", list, |form| {
                 form.required_text("name", 1..=20);
             });
-            put("available_tags", Field::Set(json!(list)));
+            Field::Set(json!(list)).put_into(&mut settings, "available_tags");
         }
-        put("default_sort_order", as_json(form.choice("default_sort_order", &[0, 1])));
-        put("default_forum_layout", as_json(form.choice("default_forum_layout", &[0, 1, 2])));
+        form.choice("default_sort_order", &[0, 1]).put_into(&mut settings, "default_sort_order");
+        form.choice("default_forum_layout", &[0, 1, 2]).put_into(&mut settings, "default_forum_layout");
     }
     if matches!(kind, kind::PUBLIC_THREAD) && form.raw("applied_tags").is_some() {
-        put(
-            "applied_tags",
-            match form.ids("applied_tags", 0..=5) {
-                Field::Set(ids) => Field::Set(json!(ids)),
-                _ => Field::Absent,
-            },
-        );
+        let field = match form.ids("applied_tags", 0..=5) {
+            Field::Set(ids) => Field::Set(json!(ids)),
+            _ => Field::Absent,
+        };
+        field.put_into(&mut settings, "applied_tags");
     }
     let overwrites = match form.list("permission_overwrites", 0..=100) {
         Field::Set(list) => {

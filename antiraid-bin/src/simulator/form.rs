@@ -38,6 +38,21 @@ impl<T> Field<T> {
     }
 }
 
+impl<T: Into<Value>> Field<T> {
+    /// Puts what it says among settings, where null is a value too.
+    pub fn put_into(self, settings: &mut Map<String, Value>, key: &str) {
+        match self {
+            Self::Absent => {}
+            Self::Null => {
+                settings.insert(key.into(), Value::Null);
+            }
+            Self::Set(value) => {
+                settings.insert(key.into(), value.into());
+            }
+        }
+    }
+}
+
 /// A form that is being read.
 #[derive(Debug)]
 pub struct Form<'a> {

@@ -46,36 +46,20 @@ impl World {
         let guild = self.guild_with(request.actor, id, Permissions::MANAGE_GUILD)?;
         let mut form = Form::new(request.object()?);
         let mut settings = serde_json::Map::new();
-        let mut put = |key: &str, value: Field<Value>| match value {
-            Field::Absent => {}
-            Field::Null => {
-                settings.insert(key.into(), Value::Null);
-            }
-            Field::Set(value) => {
-                settings.insert(key.into(), value);
-            }
-        };
-        fn as_json<T: Into<Value>>(field: Field<T>) -> Field<Value> {
-            match field {
-                Field::Absent => Field::Absent,
-                Field::Null => Field::Null,
-                Field::Set(value) => Field::Set(value.into()),
-            }
-        }
         let name = form.text("name", 2..=100);
         if matches!(name, Field::Null) {
             form.required("name");
         } else {
-            put("name", as_json(name));
+            name.put_into(&mut settings, "name");
         }
-        put("description", as_json(form.text("description", 0..=300)));
-        put("verification_level", as_json(form.choice("verification_level", &[0, 1, 2, 3, 4])));
-        put("default_message_notifications", as_json(form.choice("default_message_notifications", &[0, 1])));
-        put("explicit_content_filter", as_json(form.choice("explicit_content_filter", &[0, 1, 2])));
-        put("afk_timeout", as_json(form.choice("afk_timeout", &[60, 300, 900, 1800, 3600])));
-        put("system_channel_flags", as_json(form.integer("system_channel_flags", 0..=63)));
-        put("preferred_locale", as_json(form.text("preferred_locale", 2..=10)));
-        put("premium_progress_bar_enabled", as_json(form.flag("premium_progress_bar_enabled")));
+        form.text("description", 0..=300).put_into(&mut settings, "description");
+        form.choice("verification_level", &[0, 1, 2, 3, 4]).put_into(&mut settings, "verification_level");
+        form.choice("default_message_notifications", &[0, 1]).put_into(&mut settings, "default_message_notifications");
+        form.choice("explicit_content_filter", &[0, 1, 2]).put_into(&mut settings, "explicit_content_filter");
+        form.choice("afk_timeout", &[60, 300, 900, 1800, 3600]).put_into(&mut settings, "afk_timeout");
+        form.integer("system_channel_flags", 0..=63).put_into(&mut settings, "system_channel_flags");
+        form.text("preferred_locale", 2..=10).put_into(&mut settings, "preferred_locale");
+        form.flag("premium_progress_bar_enabled").put_into(&mut settings, "premium_progress_bar_enabled");
         for key in [
             "afk_channel_id",
             "system_channel_id",
@@ -90,14 +74,12 @@ impl World {
                     form.mistake(key, "CHANNEL_INVALID", "Invalid channel");
                 }
             }
-            put(
-                key,
-                match field {
-                    Field::Set(id) => Field::Set(json!(id)),
-                    Field::Null => Field::Null,
-                    Field::Absent => Field::Absent,
-                },
-            );
+            let field = match field {
+                Field::Set(id) => Field::Set(json!(id)),
+                Field::Null => Field::Null,
+                Field::Absent => Field::Absent,
+            };
+            field.put_into(&mut settings, key);
         }
         let owner = form.id("owner_id").set();
         form.finish()?;
